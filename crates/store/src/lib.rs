@@ -1,1 +1,19 @@
-//! Placeholder.
+//! All SQL of Muster: the server's [`Store`], the agent's spool, migrations, and the codec of sample blocks.
+//!
+//! It decides nothing: what is due, who may and what comes next is asked of `muster-core` and answered by
+//! the server; functions here read and write rows. It is synchronous inside: a transaction is a closure over
+//! [`Tx`] that runs on a blocking thread, so no future holds one open.
+//!
+//! **Invariant:** what `write` answered with `Ok` is durable, and what it answered with `Err` left nothing.
+
+mod error;
+pub mod migrate;
+pub mod sql;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use error::{EngineError, StoreError};
+pub use migrate::{SchemaError, SchemaState};
+pub use sql::{Change, Engine, Row, Tx, Value};
+pub use store::{Store, StoreUrl};
