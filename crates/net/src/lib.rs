@@ -1,1 +1,14 @@
-//! Placeholder.
+//! All sockets of Muster but the agent tools' own: listeners, dialling, TLS, HTTP plumbing, and the
+//! driver that joins a pure [`Session`](muster_proto::Session) to a stream.
+//!
+//! Nothing here knows what a message means. Limits of connections, heads, bodies and deadlines are
+//! enforced here, before anything above sees a byte (threat model, section 4). The only real
+//! clock and the only real source of chance are in [`clock`].
+
+pub mod clock;
+pub mod drive;
+pub mod limit;
+
+pub use clock::{Clock, Entropy};
+pub use drive::{Drain, DriveEnd, DriveError, DriveLimits, Handler, OnEvent, drive};
+pub use limit::{MemoryBudget, MemoryShare};
