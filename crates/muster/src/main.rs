@@ -1,2 +1,14 @@
-//! Placeholder.
-fn main() {}
+//! Muster: one fleet over four protocols, as server, as agent, and as a client of the admin API.
+//!
+//! This binary is wiring: subcommands, configuration, logging, signals.
+
+mod agent_run;
+mod bench;
+mod cli;
+mod logging;
+mod server_run;
+mod up;
+
+fn main() -> std::process::ExitCode {
+    cli::main(std::env::args_os().collect())
+}

@@ -1,0 +1,12 @@
+//! What each command does, a file for a noun.
+
+pub(super) mod agent;
+pub(super) mod doctor;
+pub(super) mod explain;
+pub(super) mod host;
+pub(super) mod item;
+pub(super) mod kind;
+pub(super) mod local;
+pub(super) mod run;
+pub(super) mod status;
+pub(super) mod task;

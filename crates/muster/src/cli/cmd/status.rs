@@ -1,0 +1,44 @@
+//! `muster status`.
+
+use serde_json::Value;
+
+use crate::cli::client::Client;
+use crate::cli::error::CliError;
+use crate::cli::output::{self, Output};
+
+/// `muster status`.
+pub(in crate::cli) async fn status(client: &Client, out: Output) -> Result<(), CliError> {
+    let status = client.get("status", &[]).await?;
+    let base = client.base().to_string();
+    out.object_as(&status, |status| render(status, &base))
+}
+
+/// One line for each thing that is counted, then the reconcilers.
+fn render(status: &Value, base: &str) -> String {
+    let mut text = format!(
+        "muster {} at {base}, up since {}\n",
+        output::clean(&output::cell(output::at(status, "version"))),
+        output::clean(&output::cell(output::at(status, "started"))),
+    );
+    for noun in ["agents", "tasks", "runs", "hosts", "items"] {
+        if let Some(counts) = status.get(noun).and_then(Value::as_object) {
+            let parts: Vec<String> = counts
+                .iter()
+                .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
+                .collect();
+            text += &format!("{noun:<8} {}\n", output::clean(&parts.join(", ")));
+        }
+    }
+    if let Some(reconcilers) = status.get("reconcilers").and_then(Value::as_array) {
+        for one in reconcilers {
+            text += &format!(
+                "{:<8} last {}, {} ms, {}\n",
+                output::clean(&output::cell(output::at(one, "name"))),
+                output::clean(&output::cell(output::at(one, "at"))),
+                output::cell(output::at(one, "duration_ms")),
+                output::clean(&output::cell(output::at(one, "found"))),
+            );
+        }
+    }
+    text
+}
