@@ -6,10 +6,17 @@
 //!
 //! **Invariant:** what `write` answered with `Ok` is durable, and what it answered with `Err` left nothing.
 
+pub mod access;
+pub mod agents;
 mod error;
+pub mod hosts;
+pub mod journal;
 pub mod migrate;
+mod page;
+pub mod runs;
 pub mod sql;
 mod store;
+pub mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

@@ -62,12 +62,15 @@ impl Migration {
 }
 
 /// The schema of a server's database.
-pub(crate) const SERVER: &[Migration] = &[Migration::pair(
-    2,
-    "samples",
-    include_str!("../migrations/002_samples.sqlite.sql"),
-    include_str!("../migrations/002_samples.postgres.sql"),
-)];
+pub(crate) const SERVER: &[Migration] = &[
+    Migration::both(1, "core", include_str!("../migrations/001_core.sql")),
+    Migration::pair(
+        2,
+        "samples",
+        include_str!("../migrations/002_samples.sqlite.sql"),
+        include_str!("../migrations/002_samples.postgres.sql"),
+    ),
+];
 
 #[cfg_attr(
     not(test),
