@@ -319,9 +319,9 @@ pub fn from_spec(options: &[CliOption], spec: &Value) -> Vec<String> {
         };
         for value in values {
             args.push(format!("--{}", option.long));
-            args.push(match value {
-                Value::String(text) if option.takes != Takes::Json => text.clone(),
-                other => compact(other),
+            args.push(match value.as_str() {
+                Some(text) if option.takes != Takes::Json => text.to_owned(),
+                _ => compact(value),
             });
         }
     }

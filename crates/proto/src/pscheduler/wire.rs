@@ -609,10 +609,7 @@ impl TaskView {
             "slip": detail.slip.map(|slip| slip.to_string()),
             "start": detail.start.map(Stamp::seconds)
         });
-        match members {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        }
+        members.as_object().cloned().unwrap_or_default()
     }
 }
 
