@@ -8,12 +8,13 @@ CREATE TABLE sample_block (
     clock_max   BIGINT NOT NULL,
     item_min    BIGINT NOT NULL,
     item_max    BIGINT NOT NULL,
-    items       BYTEA  NOT NULL,        -- interval set of the items within
+    items       BYTEA  NOT NULL,        -- interval set of the items within; empty: see item_min, item_max
     data        BYTEA  NOT NULL,
     PRIMARY KEY (period, writer, seq)
 );
 CREATE INDEX sample_block_writer ON sample_block (writer, seq);
-CREATE INDEX sample_block_clock ON sample_block (clock_max);
+CREATE INDEX sample_block_newest ON sample_block (clock_max);
+CREATE INDEX sample_block_oldest ON sample_block (clock_min);
 
 -- Which ids of an upload session were accepted.
 CREATE TABLE sample_session (
@@ -27,9 +28,13 @@ CREATE INDEX sample_session_touched ON sample_session (touched_at);
 
 -- Newest value and newest error of each item as of the marks below; younger ones are in younger blocks.
 CREATE TABLE sample_last (
-    item  BIGINT PRIMARY KEY,
-    value BYTEA,                        -- block of one value
-    error BYTEA                         -- block of one error
+    item        BIGINT PRIMARY KEY,
+    value_clock BIGINT,
+    value_ns    BIGINT,
+    value       BYTEA,                  -- block of one value
+    error_clock BIGINT,
+    error_ns    BIGINT,
+    error       BYTEA                   -- block of one error
 );
 CREATE TABLE sample_mark (
     writer TEXT PRIMARY KEY,

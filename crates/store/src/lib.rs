@@ -8,19 +8,28 @@
 
 pub mod access;
 pub mod agents;
+pub mod block;
+mod column;
 mod error;
 pub mod hosts;
+pub mod idset;
 pub mod journal;
 pub mod migrate;
 mod page;
 pub mod runs;
+pub mod samples;
 pub mod sql;
 mod store;
 pub mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod varint;
 
+pub use block::{Content, Flags, Reading};
+pub use column::ColumnError;
 pub use error::{EngineError, StoreError};
+pub use idset::{IdSet, IdSetError};
 pub use migrate::{SchemaError, SchemaState};
+pub use samples::{Accepted, Batch, IngestError, Last, Samples, Span};
 pub use sql::{Change, Engine, Row, Tx, Value};
 pub use store::{Store, StoreUrl};

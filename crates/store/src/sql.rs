@@ -329,6 +329,8 @@ pub struct Tx<'c> {
     poisoned: bool,
     transient: bool,
     depth: usize,
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) faults: Option<std::sync::Arc<crate::testing::Faults>>,
 }
 
 enum Conn<'c> {
@@ -361,6 +363,8 @@ impl<'c> Tx<'c> {
             poisoned: false,
             transient: false,
             depth: 0,
+            #[cfg(any(test, feature = "testing"))]
+            faults: None,
         }
     }
 
@@ -378,6 +382,7 @@ impl<'c> Tx<'c> {
     /// # Errors
     /// [`StoreError::Sql`]; so for all statements.
     pub fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
+        self.strike(sql)?;
         let outcome = match &mut self.conn {
             Conn::Sqlite(conn) => sqlite_execute(conn, sql, params),
             Conn::Postgres(conn) => conn.execute(sql, params),
@@ -390,6 +395,7 @@ impl<'c> Tx<'c> {
     /// # Errors
     /// As [`Tx::execute`].
     pub fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
+        self.strike(sql)?;
         let outcome = match &mut self.conn {
             Conn::Sqlite(conn) => sqlite_query(conn, sql, params),
             Conn::Postgres(conn) => conn.query(sql, params),
@@ -437,6 +443,7 @@ impl<'c> Tx<'c> {
 
     /// Runs several statements without parameters, as a migration file has them.
     pub(crate) fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.strike(sql)?;
         let outcome = match &mut self.conn {
             Conn::Sqlite(conn) => conn.execute_batch(sql).map_err(EngineError::Sqlite),
             Conn::Postgres(conn) => conn.batch(sql),
@@ -497,6 +504,28 @@ impl<'c> Tx<'c> {
 
     pub(crate) fn is_transient(&self) -> bool {
         self.transient
+    }
+
+    /// Fails here, if a test asked for it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn strike(&mut self, sql: &str) -> Result<(), StoreError> {
+        match &self.faults {
+            Some(faults) if faults.is_due() => {
+                let fault = std::io::Error::other("fault of a test");
+                self.noted(sql, Err(EngineError::File(fault)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    #[cfg(not(any(test, feature = "testing")))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "only tests have faults"
+    )]
+    pub(crate) fn strike(&mut self, _: &str) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn noted<T>(&mut self, sql: &str, outcome: Result<T, EngineError>) -> Result<T, StoreError> {

@@ -88,6 +88,8 @@ struct Inner {
     write_gate: Arc<Semaphore>,
     read_gate: Arc<Semaphore>,
     changes: broadcast::Sender<Change>,
+    #[cfg(any(test, feature = "testing"))]
+    faults: Arc<crate::testing::Faults>,
 }
 
 enum Backend {
@@ -170,6 +172,8 @@ impl Store {
                 write_gate: Arc::new(Semaphore::new(writers)),
                 read_gate: Arc::new(Semaphore::new(readers)),
                 changes: broadcast::Sender::new(CHANGES_KEPT),
+                #[cfg(any(test, feature = "testing"))]
+                faults: Arc::default(),
             }),
         })
     }
@@ -326,6 +330,13 @@ impl Store {
         self.inner.changes.subscribe()
     }
 
+    /// Where tests let transactions of this store fail.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn faults(&self) -> &crate::testing::Faults {
+        &self.inner.faults
+    }
+
     /// Begins, works, commits or rolls back; says whether running it again may help.
     fn run<T>(
         &self,
@@ -333,6 +344,10 @@ impl Store {
         begin: &str,
         work: &mut impl FnMut(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> (Result<T, StoreError>, bool) {
+        #[cfg(any(test, feature = "testing"))]
+        {
+            tx.faults = Some(Arc::clone(&self.inner.faults));
+        }
         if let Err(error) = tx.batch(begin) {
             let transient = error.is_transient();
             return (Err(error), transient);
@@ -343,7 +358,7 @@ impl Store {
             outcome => outcome,
         };
         match outcome {
-            Ok(value) => match tx.batch("COMMIT") {
+            Ok(value) => match tx.batch("COMMIT").and_then(|()| tx.strike("committed")) {
                 Ok(()) => {
                     for change in tx.take_changes() {
                         let _ = self.inner.changes.send(change);

@@ -5,11 +5,42 @@
 //! Without the variable the PostgreSQL part is skipped and says so; where `CI` is set that is a failure.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use jiff::Timestamp;
 
 use crate::store::{Store, StoreUrl};
+
+/// Fault points of a store: one before every statement, `BEGIN` and `COMMIT` among them, and one after
+/// each `COMMIT`, where the change is durable and nobody hears of it.
+#[derive(Debug)]
+pub struct Faults {
+    left: AtomicI64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            left: AtomicI64::new(-1),
+        }
+    }
+}
+
+impl Faults {
+    /// Lets `points` points pass and fails at the next one, once.
+    pub fn set(&self, points: i64) {
+        self.left.store(points, Ordering::SeqCst);
+    }
+
+    /// Takes the fault back; says whether it had not struck yet.
+    pub fn clear(&self) -> bool {
+        self.left.swap(-1, Ordering::SeqCst) >= 0
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.left.load(Ordering::SeqCst) >= 0 && self.left.fetch_sub(1, Ordering::SeqCst) == 0
+    }
+}
 
 /// Variable that names the PostgreSQL server of the tests.
 pub const POSTGRES_VARIABLE: &str = "MUSTER_TEST_POSTGRES";
