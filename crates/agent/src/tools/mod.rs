@@ -11,6 +11,11 @@
 //! named machines asks [`Context::permit`] about every address before the first packet to it.
 //! A tool never blocks the runtime: file system work goes through `tokio::task::spawn_blocking`.
 
+pub mod inventory;
+pub mod names;
+pub mod rtt;
+pub mod spec;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -295,7 +300,7 @@ impl std::fmt::Debug for Registry {
 /// Every tool of this build.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::empty()
+    Registry::empty().with(inventory::Inventory).with(rtt::Rtt)
 }
 
 fn lay_over(spec: &Value, target: &Value, member: &str, index: usize) -> Result<Value, SpecError> {
