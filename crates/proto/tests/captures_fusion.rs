@@ -4,6 +4,8 @@
 //! The recordings were made against a stub server whose first path segment chose its behaviour;
 //! that segment is taken off, everything else is as it was sent.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

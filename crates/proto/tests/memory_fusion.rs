@@ -2,6 +2,7 @@
 //!
 //! One test in a binary of its own, as the counting allocator sees every thread.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

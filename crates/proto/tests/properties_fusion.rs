@@ -1,6 +1,8 @@
 //! Properties of the FusionInventory codecs: what is written is read back, and nothing that can
 //! arrive makes a decoder panic or take a part for the whole.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
 use bytes::Bytes;
 use http::{Request, Response};
 use muster_proto::fusion::body::Packing;

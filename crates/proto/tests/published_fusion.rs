@@ -1,6 +1,8 @@
 //! The published task scheduling text: its request is taken by the server's end, its answer (the
 //! intent of the literal, as valid JSON) by the agent's end, and ours has the same shape.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

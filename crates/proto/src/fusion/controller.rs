@@ -284,7 +284,7 @@ impl Reason {
 #[error("{reason}")]
 pub struct Reject {
     /// For the answer.
-    pub context: Context,
+    pub context: Box<Context>,
     /// Why.
     #[source]
     pub reason: Reason,
@@ -316,10 +316,6 @@ impl Reject {
 ///
 /// # Errors
 /// [`Reject`], to be answered with [`Reject::to_response`].
-#[expect(
-    clippy::result_large_err,
-    reason = "built once per refused request, and moved once"
-)]
 pub fn decode(request: &Request<Bytes>, limits: &Limits) -> Result<Ask, Reject> {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
@@ -333,7 +329,10 @@ pub fn decode(request: &Request<Bytes>, limits: &Limits) -> Result<Ask, Reject> 
     };
     match read(request, limits, &mut context) {
         Ok(what) => Ok(Ask { context, what }),
-        Err(reason) => Err(Reject { context, reason }),
+        Err(reason) => Err(Reject {
+            context: Box::new(context),
+            reason,
+        }),
     }
 }
 

@@ -19,6 +19,18 @@
 //! twice (2.4); a GET without an action or a request id is an error, as it may be a redirected
 //! upload (11.10); the generation of a lease travels in the id the peer echoes (1.4, 2.3).
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod agent;
 pub mod body;
 pub mod controller;
