@@ -1,1 +1,5 @@
-//! Placeholder.
+//! What the tests of Muster need beyond the crates themselves: the fleet simulator, the bodies of the
+//! fuzz targets, and the finding of real peers. Nothing of it is in the product.
+
+pub mod fuzz;
+pub mod peers;

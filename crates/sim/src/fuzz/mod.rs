@@ -1,0 +1,17 @@
+//! Bodies of the fuzz targets, one function for each decoder.
+//!
+//! Plain functions of bytes, so that cargo-fuzz explores them on nightly Rust and the stored corpus
+//! replays through the same code as an ordinary test on stable Rust. A body panics when a decoder
+//! does, or when a property beyond "no panic" does not hold.
+
+pub mod zabbix;
+
+/// A fuzz target: its name, which is also that of its corpus folder below `fuzz/corpus`, and its
+/// body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target, by name.
+pub const TARGETS: &[Target] = &[
+    ("zabbix_frame", zabbix::frame),
+    ("zabbix_json", zabbix::json),
+];
