@@ -6,9 +6,18 @@
 //! clock and the only real source of chance are in [`clock`].
 
 pub mod clock;
+pub mod dial;
 pub mod drive;
+pub mod http;
 pub mod limit;
+pub mod listen;
+pub mod tls;
 
 pub use clock::{Clock, Entropy};
+pub use dial::{DialError, Endpoint, Protection, dial};
 pub use drive::{Drain, DriveEnd, DriveError, DriveLimits, Handler, OnEvent, drive};
-pub use limit::{MemoryBudget, MemoryShare};
+pub use limit::{Gate, GateLimits, MemoryBudget, MemoryShare, Refusal, Refusals};
+pub use listen::{
+    Accepted, BindError, ClientCertificate, ListenSpec, Listener, NetContext, PeerInfo, Security,
+    serve,
+};
