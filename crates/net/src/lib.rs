@@ -11,6 +11,7 @@ pub mod drive;
 pub mod http;
 pub mod limit;
 pub mod listen;
+pub mod path;
 pub mod tls;
 
 pub use clock::{Clock, Entropy};
@@ -21,3 +22,4 @@ pub use listen::{
     Accepted, BindError, ClientCertificate, ListenSpec, Listener, NetContext, PeerInfo, Security,
     serve,
 };
+pub use path::{PathMtu, is_own_address, path_mtu};

@@ -172,10 +172,9 @@ async fn start_errors(
             "schedule": { "start": start.to_string() },
             "reference": { "muster-bench": true }
         });
-        let id = peer
-            .post(task)
-            .await
-            .map_err(|e| CliError::failed(Code::BENCH_FAILED, "a timed task was not taken").line(e))?;
+        let id = peer.post(task).await.map_err(|e| {
+            CliError::failed(Code::BENCH_FAILED, "a timed task was not taken").line(e)
+        })?;
         tasks.push(id);
         timed.push((id, start));
     }
