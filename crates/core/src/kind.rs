@@ -159,6 +159,8 @@ pub struct Known {
     pub scheduling: SchedulingClass,
     /// How long a run is planned to take when its spec does not say, in seconds.
     pub duration_secs: i64,
+    /// Under which member the parts of a result are gathered, for kinds that report in parts.
+    pub parts: Option<&'static str>,
 }
 
 /// The kinds of work of this build, by name.
@@ -169,6 +171,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Measure,
         scheduling: SchedulingClass::Background,
         duration_secs: 1,
+        parts: None,
     },
     Known {
         name: "decom.qc",
@@ -176,6 +179,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Observe,
         scheduling: SchedulingClass::Background,
         duration_secs: 60,
+        parts: None,
     },
     Known {
         name: "idle",
@@ -183,6 +187,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Observe,
         scheduling: SchedulingClass::Background,
         duration_secs: 5,
+        parts: None,
     },
     Known {
         name: "inventory",
@@ -190,6 +195,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Observe,
         scheduling: SchedulingClass::Background,
         duration_secs: 300,
+        parts: None,
     },
     Known {
         name: "netdiscovery",
@@ -197,6 +203,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Scan,
         scheduling: SchedulingClass::Background,
         duration_secs: 3600,
+        parts: Some("devices"),
     },
     Known {
         name: "noop",
@@ -204,6 +211,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Observe,
         scheduling: SchedulingClass::Background,
         duration_secs: 5,
+        parts: None,
     },
     Known {
         name: "rtt",
@@ -211,6 +219,7 @@ pub const KNOWN: &[Known] = &[
         class: ActionClass::Measure,
         scheduling: SchedulingClass::Background,
         duration_secs: 11,
+        parts: None,
     },
 ];
 

@@ -58,6 +58,39 @@ pub struct Lease {
     pub generation: u32,
 }
 
+/// A run and the offer it is under, as peers echo it: the run's id, a dot, the generation. It goes
+/// out as a job id, a process number or a `task_id`, so that late news of an old offer shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OfferToken {
+    /// The run.
+    pub run: RunId,
+    /// Which offer of it.
+    pub generation: u32,
+}
+
+impl fmt::Display for OfferToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.run, self.generation)
+    }
+}
+
+/// A text that is no offer token of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of a run and an offer of it")]
+pub struct BadOfferToken;
+
+impl FromStr for OfferToken {
+    type Err = BadOfferToken;
+
+    fn from_str(text: &str) -> Result<Self, BadOfferToken> {
+        let (run, generation) = text.rsplit_once('.').ok_or(BadOfferToken)?;
+        Ok(Self {
+            run: run.parse().map_err(|_| BadOfferToken)?,
+            generation: generation.parse().map_err(|_| BadOfferToken)?,
+        })
+    }
+}
+
 /// How far a running run says it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {

@@ -165,6 +165,22 @@ fn a_lost_reply_gives_the_same_agent_the_next_generation() {
 }
 
 #[test]
+fn an_offer_token_reads_back() {
+    let run = crate::RunId::from_uuid(Uuid::from_u128(9));
+    let token = OfferToken { run, generation: 3 };
+    assert_eq!(token.to_string().parse(), Ok(token));
+    for text in [
+        "",
+        "x.1",
+        &run.to_string(),
+        &format!("{run}."),
+        &format!("{run}.-1"),
+    ] {
+        assert_eq!(text.parse::<OfferToken>(), Err(BadOfferToken), "{text}");
+    }
+}
+
+#[test]
 fn a_final_word_implies_the_beginning() {
     let run = Run {
         id: crate::RunId::from_uuid(Uuid::from_u128(9)),

@@ -18,6 +18,7 @@ pub mod migrate;
 mod page;
 pub mod runs;
 pub mod samples;
+pub mod sealed;
 pub mod sql;
 mod store;
 pub mod tasks;

@@ -1,0 +1,229 @@
+//! `Control`: what every front and the admin API ask, and the only place that decides.
+//!
+//! It knows no wire and no SQL: fronts translate wire types into the types here and errors back
+//! into their protocol's words; the store reads and writes rows. Every refusal, wait, conflict and
+//! lapse is recorded where it is decided, so that [`Control::explain`] can walk the chain.
+//!
+//! **Invariant:** whatever a method answered with `Ok` is committed.
+
+mod error;
+mod explain;
+mod fleet;
+mod identity;
+mod item_index;
+mod lookup;
+mod refusals;
+mod values;
+pub(crate) mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use muster_core::{AgentId, RunId};
+use muster_net::{Clock, Entropy};
+use muster_store::Store;
+use muster_store::samples::{Limits as IngestLimits, Samples};
+use muster_store::sealed::Sealer;
+use rand_chacha::ChaCha20Rng;
+use tokio::sync::watch;
+
+pub use error::{ControlError, Result, Trouble};
+pub use explain::{Explanation, Step, Subject};
+pub use fleet::{Declared, NewItem, Observation, ZABBIX_AGENT_PORT};
+pub use identity::{Admission, Hello, NewKey, Proof, Role, Standing, random_secret};
+pub use item_index::{ItemEntry, ItemIndex};
+pub use lookup::{AgentView, ItemView, Page, RunView, TaskView};
+pub use refusals::RefusalNote;
+pub use values::{HistoryRange, Monitored, Upload, UploadOutcome};
+pub use work::{DueAsk, NewTask, Offer, Reported};
+
+/// For who comes without an enrolment key (surface, section 3; threat model, section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EnrolPolicy {
+    /// Pending until a person approves.
+    #[default]
+    Approve,
+    /// Refused.
+    Key,
+    /// Approved from loopback and `enrol.addresses`, else pending.
+    Loopback,
+}
+
+/// What the configuration says that decisions depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For who comes without a key.
+    pub enrol_policy: EnrolPolicy,
+    /// Networks treated as loopback is.
+    pub enrol_addresses: Vec<IpNet>,
+    /// Next contact of a pulling agent with nothing due.
+    pub contact_interval: SignedDuration,
+    /// Whether pScheduler writes are open to everyone.
+    pub pscheduler_open: bool,
+    /// Whether a teeth connection that never pings is closed after 60 s of silence.
+    pub teeth_close_without_ping: bool,
+    /// Whether plain listeners may be reached from elsewhere.
+    pub insecure: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enrol_policy: EnrolPolicy::Approve,
+            enrol_addresses: Vec::new(),
+            contact_interval: SignedDuration::from_hours(1),
+            pscheduler_open: false,
+            teeth_close_without_ping: true,
+            insecure: false,
+        }
+    }
+}
+
+/// The application.
+#[derive(Clone)]
+pub struct Control {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    entropy: Entropy,
+    sealer: Sealer,
+    settings: Settings,
+    values: Samples,
+    index: RwLock<Arc<ItemIndex>>,
+    refusals: Mutex<refusals::Tally>,
+    /// Connections open for each agent; an agent with one is online.
+    sessions: Mutex<BTreeMap<AgentId, usize>>,
+    /// Counts changes that may make work due; fronts with open sessions watch it.
+    work: watch::Sender<u64>,
+    /// Counts changes of runs; long polls watch it.
+    runs: watch::Sender<u64>,
+    started: Timestamp,
+}
+
+impl Control {
+    /// Opens the application on a migrated store.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn open(
+        store: Store,
+        sealer: Sealer,
+        settings: Settings,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self> {
+        let writer = RunId::mint(&mut entropy.rng()).uuid();
+        let values = Samples::open(store.clone(), writer, IngestLimits::default()).await?;
+        let started = clock.now();
+        let control = Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                entropy,
+                sealer,
+                settings,
+                values,
+                index: RwLock::default(),
+                refusals: Mutex::default(),
+                sessions: Mutex::default(),
+                work: watch::Sender::new(0),
+                runs: watch::Sender::new(0),
+                started,
+            }),
+        };
+        control.reload_items().await?;
+        Ok(control)
+    }
+
+    /// The database, for what only the admin API shows.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The clock decisions are stamped by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// What the configuration says.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// When this process began.
+    pub fn started(&self) -> Timestamp {
+        self.inner.started
+    }
+
+    /// Wakes whoever waits for work to become due.
+    pub fn nudge_work(&self) {
+        self.inner.work.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// A watch that changes when work may have become due.
+    pub fn work_changes(&self) -> watch::Receiver<u64> {
+        self.inner.work.subscribe()
+    }
+
+    /// A watch that changes when a run has moved in this process. Who waits looks now and then as
+    /// well: other replicas are not heard here.
+    pub fn run_changes(&self) -> watch::Receiver<u64> {
+        self.inner.runs.subscribe()
+    }
+
+    /// Notes that a lasting connection of an agent is open, until the guard is dropped.
+    pub fn session_opened(&self, agent: AgentId) -> SessionGuard {
+        *lock(&self.inner.sessions).entry(agent).or_insert(0) += 1;
+        self.nudge_work();
+        SessionGuard {
+            control: self.clone(),
+            agent,
+        }
+    }
+
+    /// Whether a lasting connection of the agent is open in this process.
+    pub fn has_session(&self, agent: AgentId) -> bool {
+        lock(&self.inner.sessions).contains_key(&agent)
+    }
+
+    /// Wakes whoever waits for a run to move.
+    pub(crate) fn run_moved(&self) {
+        self.inner.runs.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// A generator for ids and secrets.
+    pub fn rng(&self) -> ChaCha20Rng {
+        self.inner.entropy.rng()
+    }
+}
+
+/// Keeps an agent's connection counted.
+pub struct SessionGuard {
+    control: Control,
+    agent: AgentId,
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let mut sessions = lock(&self.control.inner.sessions);
+        if let Some(count) = sessions.get_mut(&self.agent) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                sessions.remove(&self.agent);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

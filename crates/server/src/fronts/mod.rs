@@ -1,0 +1,2 @@
+//! Fronts: each translates one wire's types to domain types and errors back to its own words. They
+//! decide nothing.
