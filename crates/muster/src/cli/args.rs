@@ -121,6 +121,12 @@ pub(crate) enum Command {
     Discover(DiscoverArgs),
     /// Measure once, from here; needs no server
     Measure(MeasureArgs),
+    /// Send one value as zabbix_sender does
+    Send(SendArgs),
+    /// Say hello to whatever listens at an address and tell what it is
+    Probe(ProbeArgs),
+    /// Show what bytes of a wire mean
+    Decode(DecodeArgs),
     /// Put load on a server and measure
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -452,7 +458,7 @@ pub(crate) struct IdArg {
 /// `muster run`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunCommand {
-    /// List runs, newest first
+    /// List runs in the order they were planned
     List(RunListArgs),
     /// Show one run
     Show(IdArg),
@@ -705,6 +711,45 @@ pub(crate) struct MeasureArgs {
     /// What else the kind wants to know, as JSON or @FILE
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) spec: Option<String>,
+}
+
+/// `muster send`.
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// Host the value belongs to
+    #[arg(long, value_name = "H")]
+    pub(crate) host: String,
+    /// Key of the item
+    #[arg(long, value_name = "K")]
+    pub(crate) key: String,
+    /// The value
+    #[arg(long, value_name = "V", allow_hyphen_values = true)]
+    pub(crate) value: String,
+    /// Where to send it; the Zabbix listener of the state folder if not given
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) server: Option<String>,
+}
+
+/// `muster probe`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// Wire to speak
+    #[arg(value_name = "WIRE")]
+    pub(crate) wire: WireName,
+    /// HOST[:PORT] or a URL
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+}
+
+/// `muster decode`.
+#[derive(Debug, Args)]
+pub(crate) struct DecodeArgs {
+    /// Wire the bytes belong to
+    #[arg(value_name = "WIRE")]
+    pub(crate) wire: WireName,
+    /// File with the bytes; standard input if not given
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `muster bench`.

@@ -286,13 +286,18 @@ fn parse_url(text: &str) -> Result<Url, CliError> {
     }
 }
 
-/// A client that trusts these certificates beside the system's.
-pub(crate) fn http(certificates: &[Vec<u8>]) -> Result<reqwest::Client, CliError> {
-    let mut builder = reqwest::Client::builder()
+/// What every HTTP client of the command line has in common.
+pub(crate) fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        .connect_timeout(Duration::from_secs(10));
+        .connect_timeout(Duration::from_secs(10))
+}
+
+/// A client that trusts these certificates, or the system's where there are none.
+pub(crate) fn http(certificates: &[Vec<u8>]) -> Result<reqwest::Client, CliError> {
+    let mut builder = builder();
     let mut roots = Vec::new();
     for bytes in certificates {
         roots.extend(reqwest::Certificate::from_pem_bundle(bytes).map_err(|e| {

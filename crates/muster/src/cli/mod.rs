@@ -111,6 +111,9 @@ async fn command_future(global: &Global, out: Output, command: Command) -> Resul
         Command::Inventory => cmd::local::inventory(global, out).await,
         Command::Discover(args) => cmd::local::discover(global, out, args).await,
         Command::Measure(args) => cmd::local::measure(global, out, args).await,
+        Command::Send(args) => cmd::send::send(global, out, args).await,
+        Command::Probe(args) => cmd::probe::probe(out, args).await,
+        Command::Decode(args) => cmd::decode::decode(out, args),
         Command::Bench(command) => match command {
             BenchCommand::Zabbix(args) => crate::bench::zabbix::run(global, out, args).await,
             BenchCommand::Fusion(args) => crate::bench::fusion::run(global, out, args).await,

@@ -16,7 +16,7 @@ use crate::cli::{parse, state};
 const DEVICES: &[Column] = &[
     column("address", "ip"),
     column("mac", "mac"),
-    column("name", "name"),
+    column("name", "snmphostname"),
     column("type", "type"),
     column("serial", "serial"),
     column("description", "description"),
