@@ -11,9 +11,11 @@
 //! named machines asks [`Context::permit`] about every address before the first packet to it.
 //! A tool never blocks the runtime: file system work goes through `tokio::task::spawn_blocking`.
 
+pub mod discover;
 pub mod inventory;
 pub mod names;
 pub mod rtt;
+pub mod snmp;
 pub mod spec;
 
 use std::collections::BTreeMap;
@@ -300,7 +302,10 @@ impl std::fmt::Debug for Registry {
 /// Every tool of this build.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::empty().with(inventory::Inventory).with(rtt::Rtt)
+    Registry::empty()
+        .with(discover::NetDiscovery::default())
+        .with(inventory::Inventory)
+        .with(rtt::Rtt)
 }
 
 fn lay_over(spec: &Value, target: &Value, member: &str, index: usize) -> Result<Value, SpecError> {
