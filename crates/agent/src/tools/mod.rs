@@ -14,6 +14,7 @@
 pub mod discover;
 pub mod inventory;
 pub mod names;
+pub mod qc;
 pub mod rtt;
 pub mod snmp;
 pub mod spec;
@@ -305,6 +306,7 @@ pub fn registry() -> Registry {
     Registry::empty()
         .with(discover::NetDiscovery::default())
         .with(inventory::Inventory)
+        .with(qc::Qc)
         .with(rtt::Rtt)
 }
 
