@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserializer as _;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -321,6 +321,12 @@ pub struct Hello {
     pub boot_id: Option<String>,
     /// Name and version of the program.
     pub agent: Option<String>,
+    /// The id our own agents say on every wire.
+    pub agent_id: Option<String>,
+    /// The machine's name.
+    pub hostname: Option<String>,
+    /// Kinds of work that `muster.run` may name, with the versions of their tools.
+    pub kinds: BTreeMap<String, String>,
 }
 
 impl Hello {
@@ -328,6 +334,7 @@ impl Hello {
         let [id, version, token, methods, mode, boot_id, agent] = params.members([
             "id", "version", "token", "methods", "mode", "boot_id", "agent",
         ]);
+        let [agent_id, hostname, kinds] = params.members(["agent_id", "hostname", "kinds"]);
         let id = id.ok_or_else(|| missing("id", "handshake"))?;
         let version = version.ok_or_else(|| missing("version", "handshake"))?;
         let id = id
@@ -346,6 +353,11 @@ impl Hello {
             mode: text(mode),
             boot_id: text(boot_id),
             agent: text(agent),
+            agent_id: text(agent_id),
+            hostname: text(hostname),
+            kinds: kinds
+                .and_then(|kinds| kind_map(&kinds, limits))
+                .unwrap_or_default(),
         })
     }
 
@@ -362,10 +374,17 @@ impl Hello {
             ("mode", self.mode.as_deref()),
             ("boot_id", self.boot_id.as_deref()),
             ("agent", self.agent.as_deref()),
+            ("agent_id", self.agent_id.as_deref()),
+            ("hostname", self.hostname.as_deref()),
         ] {
             if let Some(value) = value {
                 params.insert(name.to_owned(), value.into());
             }
+        }
+        if !self.kinds.is_empty() {
+            let kinds = self.kinds.iter();
+            let kinds = kinds.map(|(kind, version)| (kind.clone(), version.as_str().into()));
+            params.insert("kinds".to_owned(), Value::Object(kinds.collect()));
         }
         Json::from(Value::Object(params))
     }
@@ -735,6 +754,37 @@ fn method_list(json: &Json, limits: &Limits) -> Option<Vec<String>> {
         .ok()
 }
 
+/// The members of an object whose values are strings, within the limits of [`method_list`].
+fn kind_map(json: &Json, limits: &Limits) -> Option<BTreeMap<String, String>> {
+    struct Kinds<'l>(&'l Limits);
+    impl<'de> Visitor<'de> for Kinds<'_> {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut kinds = BTreeMap::new();
+            while let Some((kind, version)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+                let fits = kind.get().len() <= self.0.method_bytes
+                    && version.get().len() <= self.0.method_bytes;
+                if kinds.len() < self.0.methods
+                    && fits
+                    && let Some(kind) = Json::from_checked(kind.get()).as_text()
+                    && let Some(version) = Json::from_checked(version.get()).as_text()
+                {
+                    kinds.insert(kind, version);
+                }
+            }
+            Ok(kinds)
+        }
+    }
+    serde_json::Deserializer::from_str(json.as_str())
+        .deserialize_map(Kinds(limits))
+        .ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -943,6 +993,20 @@ mod tests {
         assert_eq!(hello.version, "5");
         assert_eq!(hello.methods.as_ref().unwrap().len(), 128);
         assert!(!format!("{hello:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn kinds_are_read_with_their_versions() {
+        let params = r#"{"id":"m","version":"1","kinds":{"rtt":"0.1.0","x":5,"a\u002eb":"2"}}"#;
+        let Ok(Some(FromAgent::Handshake(hello))) = from_agent("handshake", params) else {
+            panic!("a good handshake was refused");
+        };
+        let kinds: Vec<_> = hello
+            .kinds
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(kinds, [("a.b", "2"), ("rtt", "0.1.0")]);
     }
 
     #[test]

@@ -139,6 +139,19 @@ impl TaskBook {
         self.tasks.insert(task_id, entry);
     }
 
+    /// Drops a task: it was refused after all, or a newer offer of the same work took its place.
+    pub fn forget(&mut self, task_id: &str) {
+        self.tasks.remove(task_id);
+        self.ended.retain(|ended| ended != task_id);
+    }
+
+    /// Replaces a result that is too long to be told.
+    pub fn replace_result(&mut self, task_id: &str, result: Json) {
+        if let Some(entry) = self.tasks.get_mut(task_id) {
+            entry.report.result = Some(result);
+        }
+    }
+
     /// The task got on. Percentages never fall; a task that ended stays ended.
     pub fn progress(
         &mut self,

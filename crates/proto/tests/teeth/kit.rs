@@ -5,7 +5,7 @@ use std::time::Instant;
 use muster_proto::Session as _;
 use muster_proto::teeth::commands::{Hello, Verb};
 use muster_proto::teeth::tasks::{Start, TaskBook};
-use muster_proto::teeth::{Json, Limits, agent, controller};
+use muster_proto::teeth::{CallError, Json, Limits, agent, controller};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub(crate) fn new_hello() -> Hello {
         mode: Some("STANDBY".into()),
         boot_id: Some("b-1".into()),
         agent: Some("muster/0.1.0".into()),
-        token: None,
+        ..Hello::default()
     }
 }
 
@@ -96,7 +96,8 @@ impl Link {
             match event {
                 agent::Event::Established(_) => self.established = true,
                 agent::Event::Answered { call, outcome } => {
-                    if outcome.is_err() {
+                    // Any answer acknowledges, an error too (teeth contract, rule 7.2).
+                    if matches!(outcome, Err(CallError::Closed | CallError::TimedOut)) {
                         self.book.unanswered(call, now);
                     } else {
                         self.book.answered(call);

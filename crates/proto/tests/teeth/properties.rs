@@ -240,6 +240,9 @@ proptest! {
             mode: Some(names[2].clone()),
             boot_id: Some(names[3].clone()),
             agent: Some(names[4].clone()),
+            agent_id: Some(names[0].clone()),
+            hostname: None,
+            kinds: names.iter().map(|name| (name.clone(), "1".to_owned())).collect(),
         };
         let read = through("handshake", hello.to_params());
         prop_assert_eq!(read, Ok(Some(FromAgent::Handshake(hello))));

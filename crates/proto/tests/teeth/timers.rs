@@ -164,7 +164,7 @@ fn a_call_is_given_up_after_a_minute_and_its_late_answer_is_ignored() {
 }
 
 #[test]
-fn a_report_that_the_front_forgets_is_answered_with_an_error() {
+fn a_report_that_the_front_forgets_stays_unanswered() {
     let start = Instant::now();
     let mut session = server_session(server_config(), start);
     let report = json!({"id": "r", "version": "v1", "method": "task_status",
@@ -172,10 +172,8 @@ fn a_report_that_the_front_forgets_is_answered_with_an_error() {
     session.handle_input((report.to_string() + "\n").as_bytes(), start);
     session.handle_input(b"\n", start + s(30));
     session.handle_timeout(start + s(60));
-    assert_eq!(
-        server_lines(&mut session)[0]["error"]["msg"],
-        "not answered in time"
-    );
+    // Any answer would end the agent's repeating of it.
+    assert_eq!(server_lines(&mut session), [] as [Value; 0]);
     assert_eq!(session.counters().unanswered, 1);
 }
 
