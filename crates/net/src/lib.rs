@@ -12,6 +12,7 @@ pub mod http;
 pub mod limit;
 pub mod listen;
 pub mod path;
+pub mod sntp;
 pub mod tls;
 
 pub use clock::{Clock, Entropy};

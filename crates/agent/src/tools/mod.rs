@@ -11,9 +11,12 @@
 //! named machines asks [`Context::permit`] about every address before the first packet to it.
 //! A tool never blocks the runtime: file system work goes through `tokio::task::spawn_blocking`.
 
+pub mod clock;
 pub mod discover;
+pub mod idle;
 pub mod inventory;
 pub mod names;
+pub mod noop;
 pub mod qc;
 pub mod rtt;
 pub mod snmp;
@@ -304,9 +307,12 @@ impl std::fmt::Debug for Registry {
 #[must_use]
 pub fn registry() -> Registry {
     Registry::empty()
+        .with(clock::Clocks)
         .with(discover::NetDiscovery::default())
+        .with(idle::Idle)
         .with(inventory::Inventory)
         .with(qc::Qc)
+        .with(noop::Noop)
         .with(rtt::Rtt)
 }
 

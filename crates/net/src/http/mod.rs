@@ -6,11 +6,13 @@
 //! [`read_body`].
 
 mod body;
+mod call;
 mod guard;
 mod head;
 mod serve;
 
 pub use body::{BodyError, read_body};
+pub use call::{CallError, call};
 pub use head::Reject;
 pub use serve::{HttpServer, serve_http};
 

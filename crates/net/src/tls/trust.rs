@@ -1,6 +1,6 @@
 //! Whom a client trusts: the system's authorities, given ones, or one certificate by fingerprint.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -15,6 +15,9 @@ use super::identity::Fingerprint;
 pub enum Trust {
     /// A certificate for the name that was dialled, signed by one of these.
     Authorities(Vec<CertificateDer<'static>>),
+    /// Any certificate; which one it was is put down, for the caller to judge before it says
+    /// anything that matters.
+    Noted(Arc<OnceLock<Fingerprint>>),
     /// This one certificate, whatever it names.
     Pinned(Fingerprint),
     /// A certificate for the name that was dialled, signed by an authority of the system.
@@ -53,10 +56,17 @@ impl Trust {
             Self::Authorities(certificates) => builder
                 .with_root_certificates(roots(certificates)?)
                 .with_no_client_auth(),
+            Self::Noted(seen) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pin {
+                    expected: Expected::Noted(Arc::clone(seen)),
+                    provider,
+                }))
+                .with_no_client_auth(),
             Self::Pinned(fingerprint) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Pin {
-                    fingerprint: *fingerprint,
+                    expected: Expected::One(*fingerprint),
                     provider,
                 }))
                 .with_no_client_auth(),
@@ -80,12 +90,18 @@ pub(super) fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCert
     Ok(roots)
 }
 
-/// Takes one certificate and no other. The signature of the handshake is verified all the same: who
-/// shows the certificate must hold its key.
+/// Takes one certificate and no other, or any and tells which. The signature of the handshake is
+/// verified all the same: who shows the certificate must hold its key.
 #[derive(Debug)]
 struct Pin {
-    fingerprint: Fingerprint,
+    expected: Expected,
     provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+enum Expected {
+    Noted(Arc<OnceLock<Fingerprint>>),
+    One(Fingerprint),
 }
 
 impl ServerCertVerifier for Pin {
@@ -98,12 +114,15 @@ impl ServerCertVerifier for Pin {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let found = Fingerprint::of(end_entity);
-        if found == self.fingerprint {
+        let expected = match &self.expected {
+            Expected::Noted(seen) => seen.get_or_init(|| found),
+            Expected::One(fingerprint) => fingerprint,
+        };
+        if found == *expected {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::Error::General(format!(
-                "the server's certificate is {found}, not the pinned {}",
-                self.fingerprint
+                "the server's certificate is {found}, not the pinned {expected}"
             )))
         }
     }
