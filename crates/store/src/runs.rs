@@ -17,6 +17,8 @@ pub struct StoredRun {
     pub run: Run,
     /// The kind of its task.
     pub kind: Kind,
+    /// Who holds its lease or last held it, also after its end.
+    pub holder: Option<AgentId>,
     /// Its result, JSON text, once it has one.
     pub result: Option<String>,
     /// What the tool had to say.
@@ -418,18 +420,6 @@ pub fn events(tx: &mut Tx<'_>, id: RunId) -> Result<Vec<RunEvent>, StoreError> {
         .collect()
 }
 
-/// Who last held the lease of a run, also after its end.
-pub fn last_holder(tx: &mut Tx<'_>, id: RunId) -> Result<Option<AgentId>, StoreError> {
-    let row = tx.query_opt(
-        "SELECT lease_agent FROM runs WHERE id = $1",
-        params![id.uuid()],
-    )?;
-    match row {
-        Some(row) => Ok(row.opt_uuid("lease_agent")?.map(AgentId::from_uuid)),
-        None => Ok(None),
-    }
-}
-
 fn read(row: &Row) -> Result<StoredRun, StoreError> {
     let generation = row.number("gen")?;
     let lease = || -> Result<Lease, StoreError> {
@@ -486,6 +476,7 @@ fn read(row: &Row) -> Result<StoredRun, StoreError> {
             created: row.timestamp("created")?,
         },
         kind: row.parse("kind")?,
+        holder: row.opt_uuid("lease_agent")?.map(AgentId::from_uuid),
         result: row.opt_text("result")?.map(str::to_owned),
         diags: row.opt_text("diags")?.map(str::to_owned),
     })

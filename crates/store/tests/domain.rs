@@ -278,7 +278,7 @@ fn runs_keep_their_state_and_moves_are_guarded() {
                     let expected = usize::from(one.state.word() == "offered");
                     assert_eq!(runs::due(tx, me, &kinds, t(10), t(10), 10)?.len(), expected);
                 }
-                assert_eq!(runs::last_holder(tx, one.id)?, Some(me));
+                assert_eq!(runs::by_id(tx, one.id)?.unwrap().holder, Some(me));
                 runs::put_outcome(tx, one.id, Some("{}"), None)?;
                 runs::put_outcome(tx, one.id, None, Some("said"))?;
                 let back = runs::by_id(tx, one.id)?.unwrap();

@@ -519,7 +519,7 @@ impl Control {
         );
         // Who was to do it matters while nobody has: afterwards the run's own record tells.
         if matches!(stored.run.state.word(), "proposed" | "planned" | "offered") {
-            match stored.run.agent {
+            match stored.holder.or(stored.run.agent) {
                 Some(id) => match self.agent(id).await {
                     Ok(agent) => {
                         self.agent_links(&mut chain, &agent, now).await?;
@@ -578,7 +578,7 @@ impl Control {
         now: Timestamp,
     ) -> Result<String> {
         let run = &stored.run;
-        let agent = match run.agent {
+        let agent = match stored.holder.or(run.agent) {
             Some(id) => self
                 .agent(id)
                 .await

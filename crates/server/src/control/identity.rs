@@ -157,13 +157,14 @@ impl Control {
         if let Some(admission) = self.unchanged(&hello, now).await? {
             return Ok(admission);
         }
-        let id = AgentId::mint(&mut self.rng());
+        let mut rng = self.rng();
+        let (id, audit_id) = (AgentId::mint(&mut rng), mint_audit_id(&mut rng));
         let control = self.clone();
         let shown = hello.clone();
         let answer = self
             .inner
             .store
-            .write(move |tx| control.admit(tx, &shown, id, now))
+            .write(move |tx| control.admit(tx, &shown, id, audit_id, now))
             .await?;
         if let Err(error) = &answer {
             self.refused(
@@ -219,6 +220,7 @@ impl Control {
         tx: &mut Tx<'_>,
         hello: &Hello,
         new_id: AgentId,
+        audit_id: Uuid,
         now: Timestamp,
     ) -> Result<Result<Admission>, StoreError> {
         let known = match agents::by_peer(tx, hello.wire, &hello.peer)? {
@@ -239,7 +241,7 @@ impl Control {
                 Err(error) => return Ok(Err(error)),
             },
         };
-        let standing = self.judge(tx, hello, &mut enrolled, key.as_ref(), now)?;
+        let standing = self.judge(tx, hello, &mut enrolled, key.as_ref(), audit_id, now)?;
         let standing = match standing {
             Ok(standing) => standing,
             Err(error) => return Ok(Err(error)),
@@ -319,6 +321,7 @@ impl Control {
         hello: &Hello,
         enrolled: &mut Enrolled,
         key: Option<&access::EnrolKey>,
+        audit_id: Uuid,
         now: Timestamp,
     ) -> Result<Result<Standing>, StoreError> {
         let Enrolled { agent, bond } = enrolled;
@@ -363,7 +366,7 @@ impl Control {
                 hello.peer, hello.wire, hello.address
             ),
         };
-        journal::audit(tx, agent.id_for_audit(now), &line)?;
+        journal::audit(tx, audit_id, &line)?;
         Ok(Ok(Standing::Approved))
     }
 
@@ -499,6 +502,7 @@ impl Control {
         actor: &str,
     ) -> Result<Agent> {
         let now = self.now();
+        let audit_id = mint_audit_id(&mut self.rng());
         let actor = actor.to_owned();
         let changed = self
             .inner
@@ -536,7 +540,7 @@ impl Control {
                     subject,
                     detail,
                 };
-                journal::audit(tx, agent.id_for_audit(now), &line)?;
+                journal::audit(tx, audit_id, &line)?;
                 Ok(Some(agent))
             })
             .await?;
@@ -550,6 +554,7 @@ impl Control {
     /// Not found.
     pub async fn remove_agent(&self, id: AgentId, actor: &str) -> Result<()> {
         let now = self.now();
+        let audit_id = mint_audit_id(&mut self.rng());
         let actor = actor.to_owned();
         let removed = self
             .inner
@@ -565,7 +570,7 @@ impl Control {
                     subject: format!("agent:{id}"),
                     detail: found.agent.name.clone(),
                 };
-                journal::audit(tx, found.agent.id_for_audit(now), &line)?;
+                journal::audit(tx, audit_id, &line)?;
                 agents::remove(tx, id)
             })
             .await?;
@@ -644,24 +649,10 @@ impl Control {
     }
 }
 
-/// An id for an audit line that follows from what it is about, so that a transaction that runs
-/// twice writes it once.
-trait AuditId {
-    fn id_for_audit(&self, now: Timestamp) -> Uuid;
-}
-
-impl AuditId for Agent {
-    fn id_for_audit(&self, now: Timestamp) -> Uuid {
-        let digest = Sha256::digest(format!(
-            "{}{}{}",
-            self.id,
-            now.as_nanosecond(),
-            self.state.word()
-        ));
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(digest.get(..16).unwrap_or(&[0; 16]));
-        Uuid::from_bytes(bytes)
-    }
+fn mint_audit_id(rng: &mut impl Rng) -> Uuid {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 fn not_authenticated() -> ControlError {

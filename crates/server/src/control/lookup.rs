@@ -453,10 +453,7 @@ fn task_view(tx: &mut Tx<'_>, stored: StoredTask) -> Result<TaskView, StoreError
 }
 
 fn run_view(tx: &mut Tx<'_>, stored: StoredRun) -> Result<RunView, StoreError> {
-    let holder = match runs::last_holder(tx, stored.run.id)? {
-        Some(holder) => Some(holder),
-        None => stored.run.agent,
-    };
+    let holder = stored.holder.or(stored.run.agent);
     let agents = match holder {
         Some(id) => {
             let name = agents::by_id(tx, id)?.map_or_else(|| id.to_string(), |e| e.agent.name);

@@ -330,7 +330,6 @@ impl Control {
                     };
                     run.state = next;
                     run.generation = generation;
-                    run.agent = Some(agent);
                     if !runs::update(tx, &run, &stored.run.state, stored.run.generation)? {
                         continue;
                     }
@@ -692,8 +691,7 @@ fn take_news(
     };
     let run = &stored.run;
     if let RunState::Ended(_) = run.state {
-        let same =
-            run.generation == token.generation && runs::last_holder(tx, run.id)? == Some(agent);
+        let same = run.generation == token.generation && stored.holder == Some(agent);
         if same && says_the_same(&run.state, news) {
             return Ok(Reported::Repeat);
         }
