@@ -72,10 +72,6 @@ pub(crate) const SERVER: &[Migration] = &[
     ),
 ];
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the spool comes with the next change")
-)]
 /// The schema of an agent's spool.
 pub(crate) const SPOOL: &[Migration] = &[Migration::both(
     3,

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,46 +84,36 @@ impl Sealer {
         Self::new(&key)
     }
 
-    /// Reads the key file, or makes it with mode 0600 if there is none.
+    /// Reads the key file, or makes it with mode 0600 if there is none: whole or not at all, so that a kill
+    /// halfway leaves no half key. Another process that makes it at the same time wins.
     ///
     /// # Errors
-    /// [`SealError`] names the file.
+    /// [`SealError`] names the file; one that others may read is none.
     pub fn from_file(path: &Path, rng: &mut impl Rng) -> Result<Self, SealError> {
         let failed = |source| SealError::KeyFile {
             path: path.to_owned(),
             source,
         };
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        match fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-        {
-            Ok(mut file) => {
-                rng.fill_bytes(&mut *key);
-                file.write_all(&*key)
-                    .and_then(|()| file.sync_all())
-                    .map_err(failed)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = fs::File::open(path).map_err(failed)?;
-                let mut read = Zeroizing::new(Vec::new());
-                let limit = u64::try_from(KEY_BYTES)
-                    .unwrap_or(u64::MAX)
-                    .saturating_add(1);
-                file.take(limit).read_to_end(&mut read).map_err(failed)?;
-                let bytes: [u8; KEY_BYTES] =
-                    read.as_slice()
-                        .try_into()
-                        .map_err(|_| SealError::BadKeyFile {
-                            path: path.to_owned(),
-                        })?;
-                *key = bytes;
+        let file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_key(path, rng).map_err(failed)?;
+                fs::File::open(path).map_err(failed)?
             }
             Err(error) => return Err(failed(error)),
+        };
+        let bad = || SealError::BadKeyFile {
+            path: path.to_owned(),
+        };
+        if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
+            return Err(bad());
         }
-        Ok(Self::new(&key))
+        let mut read = Zeroizing::new(Vec::with_capacity(KEY_BYTES + 1));
+        file.take(KEY_BYTES as u64 + 1)
+            .read_to_end(&mut read)
+            .map_err(failed)?;
+        let key: &[u8; KEY_BYTES] = read.as_slice().try_into().map_err(|_| bad())?;
+        Ok(Self::new(key))
     }
 
     /// Seals a text.
@@ -169,6 +159,31 @@ impl Sealer {
             .decrypt(&Nonce::from(nonce), body)
             .map_err(|_| SealError::Altered)?;
         Ok(Zeroizing::new(plain))
+    }
+}
+
+/// Writes a new key beside its place, durably, and links it there unless another is there already.
+fn make_key(path: &Path, rng: &mut impl Rng) -> io::Result<()> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    rng.fill_bytes(&mut *key);
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(&*key)?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => fs::File::open(dir)?.sync_all(),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -230,6 +245,14 @@ mod tests {
             Sealer::from_file(&path, &mut rng),
             Err(SealError::BadKeyFile { .. })
         ));
+        fs::write(&path, [7; KEY_BYTES]).unwrap();
+        assert!(Sealer::from_file(&path, &mut rng).is_ok());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(
+            Sealer::from_file(&path, &mut rng),
+            Err(SealError::BadKeyFile { .. })
+        ));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let nowhere = dir.path().join("no/key");
         assert!(matches!(
             Sealer::from_file(&nowhere, &mut rng),
