@@ -7,12 +7,16 @@
 
 mod body;
 mod call;
+mod client;
+mod egress;
 mod guard;
 mod head;
 mod serve;
 
 pub use body::{BodyError, read_body};
 pub use call::{CallError, call};
+pub use client::{ClientError, ClientLimits, HttpClient};
+pub use egress::{Egress, EgressClient, EgressError, EgressRefused};
 pub use head::Reject;
 pub use serve::{HttpServer, serve_http};
 
