@@ -70,9 +70,16 @@ fn credential() -> impl Strategy<Value = Credential> {
         }),
         v3,
     ];
-    (option::of(text()), option::of(1_u32..1000), snmp).prop_map(|(id, timeout, snmp)| Credential {
+    let rest = (
+        option::of(text()),
+        option::of(1_u32..1000),
+        option::of(1_u16..),
+        snmp,
+    );
+    rest.prop_map(|(id, timeout, port, snmp)| Credential {
         id,
         timeout,
+        port,
         snmp,
     })
 }
@@ -312,7 +319,7 @@ proptest! {
 
     #[test]
     fn queries_come_back(agent in name(), modules in prop::collection::btree_map("[a-z]{1,12}", "[!-~]{1,8}", 0..9)) {
-        let query = TasksQuery { agent, modules };
+        let query = TasksQuery { agent, modules, name: None };
         let request = agent::tasks_request("/glpi/plugins/fusioninventory", &query);
         let ask = controller::decode(&request, &Limits::default()).unwrap();
         prop_assert_eq!(ask.what, controller::What::Tasks(query));

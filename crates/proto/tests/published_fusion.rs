@@ -72,6 +72,7 @@ fn public(v1: bool) -> Credential {
     Credential {
         id: None,
         timeout: None,
+        port: None,
         snmp,
     }
 }
@@ -80,6 +81,7 @@ fn foo() -> Credential {
     Credential {
         id: None,
         timeout: None,
+        port: None,
         snmp: Snmp::V3 {
             username: "foo".to_owned(),
             auth: Some((AuthProtocol::Sha1, Secret::new("bar"))),

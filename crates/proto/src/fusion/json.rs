@@ -307,6 +307,20 @@ impl<'t> Fields<'t> {
             .map_err(|_| self.wrong(key, "an integer"))
     }
 
+    /// A port number other than 0.
+    ///
+    /// # Errors
+    /// [`JsonError::Field`] for anything else.
+    pub fn port(&self, key: &str) -> Result<Option<u16>, JsonError> {
+        match self.integer(key)? {
+            None => Ok(None),
+            Some(number) => match u16::try_from(number) {
+                Ok(port) if port > 0 => Ok(Some(port)),
+                Ok(_) | Err(_) => Err(self.wrong(key, "a port")),
+            },
+        }
+    }
+
     /// A boolean: `true`, `"true"`, `1`, `"1"`, `"yes"` and their opposites.
     ///
     /// # Errors

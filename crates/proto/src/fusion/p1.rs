@@ -19,6 +19,8 @@ pub struct TasksQuery {
     pub agent: PeerName,
     /// Version per module, names in lower case.
     pub modules: BTreeMap<String, String>,
+    /// The name people know it by: `name`, sent by Muster's agents, whose id is a UUID.
+    pub name: Option<String>,
 }
 
 /// Why a query is refused.
@@ -50,11 +52,15 @@ impl TasksQuery {
                 limit: limits.query_bytes,
             });
         }
-        let mut agent = Err(BadName);
+        let (mut agent, mut label) = (Err(BadName), None);
         let mut modules = BTreeMap::new();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             if key == "agentid" {
                 agent = PeerName::parse(&value);
+            } else if key == "name" {
+                label = PeerName::parse(&value)
+                    .ok()
+                    .map(|name| short(name.as_str()));
             } else if let Some(name) = module_name(&key) {
                 modules.insert(name, short(&value));
                 if modules.len() > limits.modules {
@@ -68,6 +74,7 @@ impl TasksQuery {
         Ok(Self {
             agent: agent.map_err(QueryError::AgentId)?,
             modules,
+            name: label,
         })
     }
 
@@ -76,6 +83,9 @@ impl TasksQuery {
     pub fn to_query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("agentid", self.agent.as_str());
+        if let Some(name) = &self.name {
+            query.append_pair("name", name);
+        }
         for (name, version) in &self.modules {
             query.append_pair(&format!("module['{name}']"), version);
         }
@@ -639,6 +649,7 @@ mod tests {
         let sent = TasksQuery {
             agent: PeerName::parse("xyz").unwrap(),
             modules: want,
+            name: Some("lab 7".to_owned()),
         };
         assert!(
             sent.to_query()

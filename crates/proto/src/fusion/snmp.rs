@@ -176,6 +176,8 @@ pub struct Credential {
     pub id: Option<String>,
     /// Seconds to wait with this credential, over the target's.
     pub timeout: Option<u32>,
+    /// UDP port to try it at; absent, 161. GLPI agents know it in P2, Muster's also in P1.
+    pub port: Option<u16>,
     /// Who to be.
     pub snmp: Snmp,
 }
@@ -370,6 +372,7 @@ impl Credential {
                 .integer("timeout")?
                 .and_then(|t| u32::try_from(t).ok())
                 .filter(|t| *t > 0),
+            port: fields.port("port")?,
             snmp,
         })
     }
@@ -413,6 +416,9 @@ impl Credential {
         if let Some(timeout) = self.timeout {
             out.insert("timeout".to_owned(), timeout.into());
         }
+        if let Some(port) = self.port {
+            out.insert("port".to_owned(), port.into());
+        }
         out.into()
     }
 
@@ -450,6 +456,10 @@ impl Credential {
         Some(Self {
             id: element.value("ID").map(str::to_owned),
             timeout: None,
+            port: element
+                .value("PORT")
+                .and_then(|p| p.parse().ok())
+                .filter(|p| *p > 0),
             snmp,
         })
     }
@@ -457,6 +467,8 @@ impl Credential {
     /// The attributes of a P2 `AUTHENTICATION`; `id` is used where the credential has none.
     pub(super) fn write_xml(&self, writer: &mut super::xml::Writer, id: &str) {
         let id = Some(self.id.as_deref().unwrap_or(id));
+        let port = self.port.map(|port| port.to_string());
+        let port = ("PORT", port.as_deref());
         match &self.snmp {
             Snmp::V1 { community } => writer.attributes(
                 "AUTHENTICATION",
@@ -464,6 +476,7 @@ impl Credential {
                     ("ID", id),
                     ("VERSION", Some("1")),
                     ("COMMUNITY", Some(community.reveal())),
+                    port,
                 ],
             ),
             Snmp::V2c { community } => writer.attributes(
@@ -472,6 +485,7 @@ impl Credential {
                     ("ID", id),
                     ("VERSION", Some("2c")),
                     ("COMMUNITY", Some(community.reveal())),
+                    port,
                 ],
             ),
             Snmp::V3 {
@@ -488,6 +502,7 @@ impl Credential {
                     ("AUTHPASSPHRASE", auth.as_ref().map(|(_, s)| s.reveal())),
                     ("PRIVPROTOCOL", privacy.as_ref().map(|(p, _)| p.as_p2())),
                     ("PRIVPASSPHRASE", privacy.as_ref().map(|(_, s)| s.reveal())),
+                    port,
                 ],
             ),
         }

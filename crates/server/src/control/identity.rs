@@ -74,6 +74,8 @@ pub struct Admission {
     pub agent: Agent,
     /// Whether it may work.
     pub standing: Standing,
+    /// It was enrolled with a key and came without one: a wire with challenges asks for it.
+    pub wants_proof: bool,
 }
 
 /// Whether a peer may work. All but `Approved` give and get nothing, politely.
@@ -184,6 +186,20 @@ impl Control {
         answer
     }
 
+    /// Whether an agent ever made contact under this name of its wire.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn knows_peer(&self, wire: Wire, peer: &str) -> Result<bool> {
+        let peer = peer.to_owned();
+        let found = self
+            .inner
+            .store
+            .read(move |tx| agents::by_peer(tx, wire, &peer))
+            .await?;
+        Ok(found.is_some())
+    }
+
     /// The fast way: an approved agent that says what it said before, written a moment ago.
     async fn unchanged(&self, hello: &Hello, now: Timestamp) -> Result<Option<Admission>> {
         let (wire, peer) = (hello.wire, hello.peer.clone());
@@ -212,6 +228,7 @@ impl Control {
         Ok(same.then_some(Admission {
             agent,
             standing: Standing::Approved,
+            wants_proof: false,
         }))
     }
 
@@ -264,9 +281,13 @@ impl Control {
             },
         };
         journal::decide(tx, &format!("agent:{}", enrolled.agent.id), &decision)?;
+        let wants_proof = enrolled.bond.token_hash.is_some()
+            && matches!(hello.proof, Proof::None)
+            && matches!(standing, Standing::Held(_));
         Ok(Ok(Admission {
             agent: enrolled.agent,
             standing,
+            wants_proof,
         }))
     }
 

@@ -1,2 +1,4 @@
 //! Fronts: each translates one wire's types to domain types and errors back to its own words. They
 //! decide nothing.
+
+pub mod fusion;

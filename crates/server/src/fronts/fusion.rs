@@ -1,0 +1,821 @@
+//! The FusionInventory front: HTTP agents that pull their tasks, in three dialects on the same paths.
+//!
+//! Translates what [`muster_proto::fusion`] decoded into questions to [`Control`] and its answers
+//! back into the words of the dialect. It decides nothing but the shape: who may work, what is due
+//! and whose word counts is asked; what an offer looks like as a P1 job or a P2 option is in
+//! [`jobs`], what a message says of a machine in [`facts`].
+//!
+//! **Invariants:** a peer hears "accepted" only after the commit. Who is pending, held or disabled
+//! is answered politely and gets and gives nothing. Credentials go out over TLS or loopback only,
+//! unless the operator allowed otherwise.
+
+mod auth;
+mod facts;
+mod jobs;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, any};
+use http::StatusCode;
+use jiff::SignedDuration;
+use muster_core::agent::{Agent, Capability, Wire};
+use muster_core::host::SourceKind;
+use muster_core::kind::Kind;
+use muster_core::result::{News, Outcome};
+use muster_core::run::OfferToken;
+use muster_net::http::read_body;
+use muster_net::{PeerInfo, Security};
+use muster_proto::fusion::Limits;
+use muster_proto::fusion::controller::{self, Answer, Ask, Context, Place, What};
+use muster_proto::fusion::inventory::Inventory;
+use muster_proto::fusion::p1::{JobNews, TaskList, TasksQuery};
+use muster_proto::fusion::p2::{self, Reading, Word};
+use muster_proto::fusion::p3::{self, Expiration, Plan};
+use muster_proto::fusion::reply::{JobOption, Reply};
+use muster_proto::fusion::side;
+use muster_proto::fusion::wire::PeerName;
+use rand_core::Rng as _;
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use crate::control::{
+    Admission, Control, ControlError, DueAsk, Hello, Observation, Offer, Proof, Reported, Trouble,
+};
+use auth::Attempts;
+
+/// How long who may not work is told to stay away (threat model, section 2).
+const WAIT_PENDING: SignedDuration = SignedDuration::from_mins(10);
+/// How much longer than to the next contact an offer holds: an agent works its jobs one after
+/// another and begins the last one late.
+const LEASE_GRACE: SignedDuration = SignedDuration::from_mins(15);
+/// Runs handed over at one contact; the rest come with the next.
+const OFFERS_MAX: i64 = 16;
+/// How old an inventory may be before an agent that would send one is asked to.
+const INVENTORY_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Bodies above this are parsed away from the threads that serve sockets (threat model, section 4).
+const PARSE_INLINE_BYTES: usize = 1 << 20;
+
+#[derive(Clone)]
+struct Front {
+    control: Control,
+    limits: Arc<Limits>,
+    attempts: Arc<Attempts>,
+    /// What a person at `/` is shown.
+    console: MethodRouter,
+}
+
+/// The routes of all bases (surface, section 4). `console` answers at `/` who is no agent.
+pub fn router(control: Control, console: MethodRouter) -> Router {
+    let front = Front {
+        control,
+        limits: Arc::new(Limits::default()),
+        attempts: Arc::new(Attempts::default()),
+        console,
+    };
+    let mut router = Router::new()
+        .route("/", any(at_root))
+        .route("/api/tasks", any(serve))
+        .route("/api/results", any(serve))
+        .route("/api.php/token", any(serve))
+        .route("/glpi/api.php/token", any(serve))
+        .route("/b/{*rest}", any(serve));
+    for base in controller::BASES
+        .into_iter()
+        .filter(|base| !base.is_empty())
+    {
+        router = router
+            .route(base, any(serve))
+            .route(&format!("{base}/"), any(serve))
+            .route(&format!("{base}/{{*rest}}"), any(serve));
+    }
+    router.with_state(front)
+}
+
+async fn at_root(State(front): State<Front>, request: Request) -> Response {
+    if controller::is_from_agent(&request) {
+        return serve(State(front), request).await;
+    }
+    match front.console.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+async fn serve(State(front): State<Front>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    // Without a peer there was no socket: a test, or a bug that must not open a door.
+    let Some(peer) = parts.extensions.get::<PeerInfo>().cloned() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let limit = match Place::find(parts.uri.path()) {
+        Some((_, Place::Main | Place::Results)) => front.limits.inventory_bytes,
+        Some(_) | None => front.limits.query_bytes,
+    };
+    let body = match read_body(&parts, body, limit).await {
+        Ok(body) => body,
+        Err(error) => {
+            front.count(&peer, "body", "", &error.to_string());
+            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            let reply = json!({"status": "error", "message": error.to_string()}).to_string();
+            return (status, [("content-type", "application/json")], reply).into_response();
+        }
+    };
+    let from = From {
+        address: peer.ip(),
+        security: peer.security.clone(),
+        headers: &parts.headers,
+    };
+    let request = http::Request::from_parts(parts.clone(), body);
+    let decoded = if request.body().len() > PARSE_INLINE_BYTES {
+        let limits = Arc::clone(&front.limits);
+        tokio::task::spawn_blocking(move || controller::decode(&request, &limits)).await
+    } else {
+        Ok(controller::decode(&request, &front.limits))
+    };
+    let response = match decoded {
+        Ok(Ok(ask)) => {
+            let context = ask.context.clone();
+            let answer = front.answer(ask, &from).await;
+            controller::encode(answer, &context)
+        }
+        Ok(Err(reject)) => {
+            front.count(&peer, reject.reason.label(), "", &reject.to_string());
+            reject.to_response()
+        }
+        // The parser panicked: a bug, which costs this request and no more.
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    response.map(Body::from)
+}
+
+/// Where a request came from.
+struct From<'r> {
+    address: IpAddr,
+    security: Security,
+    headers: &'r http::HeaderMap,
+}
+
+impl From<'_> {
+    fn forwarded(&self) -> bool {
+        self.headers.contains_key(http::header::FORWARDED)
+            || self.headers.contains_key("x-forwarded-for")
+    }
+}
+
+/// Who speaks, as it says.
+struct Who {
+    peer: PeerName,
+    id: Option<muster_core::AgentId>,
+    name: Option<String>,
+    capabilities: Option<Vec<Capability>>,
+}
+
+impl Who {
+    /// A P2 or P3 agent: its id ends in the time it was made, which is no part of its name.
+    fn device(peer: PeerName) -> Self {
+        let name = facts::host_of_device_id(peer.as_str()).to_owned();
+        Self {
+            peer,
+            id: None,
+            name: Some(name),
+            capabilities: None,
+        }
+    }
+}
+
+impl Front {
+    fn count(&self, peer: &PeerInfo, reason: &str, name: &str, detail: &str) {
+        self.control
+            .refused(Wire::Fusion, peer.ip(), reason, name, detail);
+    }
+
+    async fn answer(&self, ask: Ask, from: &From<'_>) -> Answer {
+        let Ask { context, what } = ask;
+        let answered = match what {
+            What::Tasks(query) => self.tasks(query, &context, from).await,
+            What::Message(message) => self.message(message, &context, from).await,
+            What::Native(message) => self.native(message, &context, from).await,
+            What::News { agent, job, news } => self.news(agent, &job, news, &context, from).await,
+            What::Side(ask) => self.side(ask).await,
+            // The token is the key itself: what it may do is judged where it is shown.
+            What::Token { secret, .. } => Ok(Answer::Token {
+                token: secret,
+                expires_in: 3600,
+            }),
+        };
+        answered.unwrap_or_else(|error| self.trouble(&error, from))
+    }
+
+    /// An error of the application in HTTP's words; the dialect's are added when it is written.
+    fn trouble(&self, error: &ControlError, from: &From<'_>) -> Answer {
+        let (status, retry_after) = match error.trouble {
+            Trouble::Bug => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            Trouble::Conflict => (StatusCode::CONFLICT, None),
+            Trouble::Invalid => (StatusCode::BAD_REQUEST, None),
+            Trouble::NotFound => (StatusCode::NOT_FOUND, None),
+            Trouble::Refused if error.code == "NOT_AUTHENTICATED" => {
+                return self.not_authenticated(from);
+            }
+            Trouble::Refused => (StatusCode::FORBIDDEN, None),
+            Trouble::TooMuch => (StatusCode::TOO_MANY_REQUESTS, Some(600)),
+            Trouble::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(10)),
+        };
+        if matches!(error.trouble, Trouble::Bug | Trouble::Unavailable) {
+            tracing::warn!(peer.address = %from.address, error = %error.chain(), "a request failed");
+        }
+        Answer::Error {
+            status,
+            message: error.title.clone(),
+            retry_after,
+            authenticate: false,
+        }
+    }
+
+    /// 401, or 429 after too many wrong credentials. A request with none is no wrong one: real GLPI
+    /// agents draw two 401 for each message.
+    fn not_authenticated(&self, from: &From<'_>) -> Answer {
+        let wrong = matches!(auth::proof(from.headers), Proof::Key(_));
+        let now = self.control.clock().instant();
+        let wait = if wrong {
+            self.attempts.failed(from.address, now)
+        } else {
+            None
+        };
+        Answer::Error {
+            status: if wait.is_some() {
+                StatusCode::TOO_MANY_REQUESTS
+            } else {
+                StatusCode::UNAUTHORIZED
+            },
+            message: "not authenticated".to_owned(),
+            retry_after: wait,
+            authenticate: wait.is_none(),
+        }
+    }
+
+    async fn check_in(
+        &self,
+        who: Who,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Admission, ControlError> {
+        let software = context.software.as_ref();
+        let hello = Hello {
+            wire: Wire::Fusion,
+            peer: who.peer.as_str().to_owned(),
+            id: who.id,
+            name: who.name,
+            software: software
+                .map(|s| facts::software_name(&s.name))
+                .unwrap_or_default(),
+            version: software.and_then(|s| s.version.clone()).unwrap_or_default(),
+            capabilities: who.capabilities,
+            address: from.address,
+            forwarded: from.forwarded(),
+            proof: auth::proof(from.headers),
+            tls_identity: None,
+            next_contact: self.control.settings().contact_interval,
+        };
+        self.control.check_in(hello).await
+    }
+
+    /// A P2 agent never lists its modules. A new one is taken to have them until it has shown or
+    /// let lapse; what was learnt of it stays.
+    async fn check_in_silent(
+        &self,
+        device: &PeerName,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Admission, ControlError> {
+        let admission = self
+            .check_in(Who::device(device.clone()), context, from)
+            .await?;
+        if !admission.agent.capabilities.is_empty() {
+            return Ok(admission);
+        }
+        let who = Who {
+            capabilities: Some(facts::assumed()),
+            ..Who::device(device.clone())
+        };
+        self.check_in(who, context, from).await
+    }
+
+    /// An upload counts only from who may work. An agent with a key that shows none is challenged:
+    /// that is how agents learn to show it.
+    fn allowed(&self, admission: &Admission, from: &From<'_>) -> Option<Answer> {
+        if admission.standing.may_work() {
+            return None;
+        }
+        if self.wants_proof(admission, from) {
+            return Some(self.not_authenticated(from));
+        }
+        Some(Answer::Error {
+            status: StatusCode::FORBIDDEN,
+            message: "this agent is not approved".to_owned(),
+            retry_after: None,
+            authenticate: false,
+        })
+    }
+
+    fn wants_proof(&self, admission: &Admission, from: &From<'_>) -> bool {
+        admission.wants_proof && matches!(auth::proof(from.headers), Proof::None)
+    }
+
+    fn may_carry_secrets(&self, from: &From<'_>) -> bool {
+        from.security != Security::Plain
+            || (from.address.is_loopback() && !from.forwarded())
+            || self.control.settings().insecure
+    }
+
+    /// When an agent with nothing due comes again: the interval less up to a tenth of it, so that a
+    /// fleet that began at once does not stay together; sooner when its next work is due sooner.
+    async fn next_contact(
+        &self,
+        agent: &Agent,
+        kinds: Vec<Kind>,
+    ) -> Result<SignedDuration, ControlError> {
+        let interval = self.control.settings().contact_interval;
+        let chance = i64::from(self.control.rng().next_u32() % 1000);
+        let spread = interval.as_millis().saturating_mul(i128::from(chance)) / 10_000;
+        let spread = SignedDuration::from_millis(i64::try_from(spread).unwrap_or(0));
+        let usual = interval.saturating_sub(spread);
+        let Some(start) = self.control.next_start(agent.id, kinds).await? else {
+            return Ok(usual);
+        };
+        let until = start.duration_since(self.control.clock().now());
+        Ok(usual.min(until).max(SignedDuration::from_secs(1)))
+    }
+
+    /// Runs for this agent, of the kinds this wire can carry to it now.
+    async fn due(
+        &self,
+        agent: &Agent,
+        kinds: Vec<Kind>,
+        from: &From<'_>,
+    ) -> Result<Vec<Offer>, ControlError> {
+        let kinds: Vec<Kind> = kinds
+            .into_iter()
+            .filter(|kind| !jobs::has_credentials(kind) || self.may_carry_secrets(from))
+            .collect();
+        let lease = self
+            .control
+            .settings()
+            .contact_interval
+            .saturating_add(LEASE_GRACE);
+        let ask = DueAsk {
+            kinds,
+            lease,
+            ahead: SignedDuration::ZERO,
+            limit: OFFERS_MAX,
+        };
+        self.control.due(agent.id, ask).await
+    }
+
+    /// Tells that a run cannot be put into this wire's words.
+    async fn decline(
+        &self,
+        offer: &Offer,
+        agent: &Agent,
+        reason: String,
+    ) -> Result<(), ControlError> {
+        self.control
+            .report(offer.token, agent.id, News::Declined { reason })
+            .await?;
+        Ok(())
+    }
+
+    // --- P1 -----------------------------------------------------------------------------------
+
+    async fn tasks(
+        &self,
+        query: TasksQuery,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let capabilities = facts::capabilities(&query.modules);
+        let kinds: Vec<Kind> = capabilities.iter().map(|c| c.kind.clone()).collect();
+        let who = Who {
+            id: facts::own_id(query.agent.as_str(), context.software.as_ref()),
+            name: query
+                .name
+                .or_else(|| Some(facts::host_of_device_id(query.agent.as_str()).to_owned())),
+            peer: query.agent,
+            capabilities: Some(capabilities),
+        };
+        let admission = self.check_in(who, context, from).await?;
+        let now = self.control.clock().now();
+        let at = |after: SignedDuration| now.as_second().saturating_add(after.as_secs().max(1));
+        if self.wants_proof(&admission, from) {
+            return Ok(self.not_authenticated(from));
+        }
+        if !admission.standing.may_work() || context.is_head {
+            return Ok(Answer::Tasks(TaskList {
+                tasks: Vec::new(),
+                next_contact: at(WAIT_PENDING),
+            }));
+        }
+        let agent = admission.agent;
+        // What a lasting connection carries at its time is not left waiting for a poll.
+        let kinds: Vec<Kind> = match self.control.has_session(agent.id) {
+            true => kinds.into_iter().filter(jobs::is_of_the_family).collect(),
+            false => kinds,
+        };
+        let mut tasks = Vec::new();
+        for offer in self.due(&agent, kinds.clone(), from).await? {
+            match jobs::as_task(&offer) {
+                Ok(task) => tasks.push(task),
+                Err(reason) => self.decline(&offer, &agent, reason).await?,
+            }
+        }
+        let next_contact = at(self.next_contact(&agent, kinds).await?);
+        Ok(Answer::Tasks(TaskList {
+            tasks,
+            next_contact,
+        }))
+    }
+
+    async fn news(
+        &self,
+        agent: PeerName,
+        job: &str,
+        news: JobNews,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let who = Who {
+            id: facts::own_id(agent.as_str(), context.software.as_ref()),
+            name: Some(facts::host_of_device_id(agent.as_str()).to_owned()),
+            peer: agent,
+            capabilities: None,
+        };
+        let admission = self.check_in(who, context, from).await?;
+        if let Some(refusal) = self.allowed(&admission, from) {
+            return Ok(refusal);
+        }
+        let Ok(token) = job.parse::<OfferToken>() else {
+            return Ok(unknown_job());
+        };
+        let news = match news {
+            JobNews::Begun => News::Began,
+            JobNews::Progress { percent } => News::percent(f64::from(percent), None),
+            JobNews::Refused { reason } => News::Declined { reason },
+            JobNews::Succeeded { result } => News::Finished(Outcome {
+                succeeded: true,
+                result,
+                diags: None,
+            }),
+            JobNews::Failed { reason, result } => News::Finished(Outcome {
+                succeeded: false,
+                result,
+                diags: Some(reason),
+            }),
+        };
+        self.report(token, &admission.agent, news).await?;
+        Ok(Answer::Accepted)
+    }
+
+    /// Reports, and logs what did not count. The peer is told "accepted" either way: what is stale
+    /// stays stale however often it is sent.
+    async fn report(
+        &self,
+        token: OfferToken,
+        agent: &Agent,
+        news: News,
+    ) -> Result<(), ControlError> {
+        if let Reported::Stale(why) = self.control.report(token, agent.id, news).await? {
+            tracing::debug!(agent.name = %agent.name, run.id = %token.run, "word dropped: {why}");
+        }
+        Ok(())
+    }
+
+    // --- P2 -----------------------------------------------------------------------------------
+
+    async fn message(
+        &self,
+        message: p2::Message,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let p2::Message {
+            device,
+            process,
+            content,
+        } = message;
+        let token = process
+            .as_deref()
+            .and_then(|text| text.parse::<OfferToken>().ok());
+        if content == p2::Content::Prolog {
+            return match context.agent_id {
+                Some(_) => self.native_prolog(&device, context, from).await,
+                None => self.prolog(&device, context, from).await,
+            };
+        }
+        // Our own agents upload what P1 asked for under the id they asked with.
+        let who = Who {
+            id: facts::own_id(device.as_str(), context.software.as_ref()),
+            ..Who::device(device)
+        };
+        let admission = self.check_in(who, context, from).await?;
+        if let Some(refusal) = self.allowed(&admission, from) {
+            return Ok(refusal);
+        }
+        let agent = admission.agent;
+        match content {
+            p2::Content::Prolog => {}
+            p2::Content::Inventory(inventory) => {
+                self.inventory(&agent, inventory, token).await?;
+            }
+            p2::Content::NetDiscovery(words) => {
+                for word in words {
+                    let word = match word {
+                        Word::Device(device) => {
+                            self.observe(
+                                &agent,
+                                SourceKind::Discovery,
+                                facts::of_device(&device),
+                                None,
+                            )
+                            .await?;
+                            Word::Device(device.to_json().to_string())
+                        }
+                        Word::Count(count) => Word::Count(count),
+                        Word::End => Word::End,
+                        Word::Exit => Word::Exit,
+                        Word::Start { agent_version } => Word::Start { agent_version },
+                    };
+                    self.word(&agent, token, word).await?;
+                }
+            }
+            p2::Content::NetInventory(words) => {
+                for word in words {
+                    let word = match word {
+                        Word::Device(Reading::Read { info, content, .. }) => {
+                            let facts = facts::of_device(&info);
+                            self.observe(&agent, SourceKind::Netinventory, facts, None)
+                                .await?;
+                            Word::Device(content)
+                        }
+                        Word::Device(Reading::Error { id, message, .. }) => {
+                            Word::Device(json!({"id": id, "error": message}).to_string())
+                        }
+                        Word::Count(count) => Word::Count(count),
+                        Word::End => Word::End,
+                        Word::Exit => Word::Exit,
+                        Word::Start { agent_version } => Word::Start { agent_version },
+                    };
+                    self.word(&agent, token, word).await?;
+                }
+            }
+        }
+        Ok(Answer::Reply(Reply::default()))
+    }
+
+    /// A word of a network task. START comes once per range and END twice: the run machine takes
+    /// repeats for what they are.
+    async fn word(
+        &self,
+        agent: &Agent,
+        token: Option<OfferToken>,
+        word: Word<String>,
+    ) -> Result<(), ControlError> {
+        let Some(token) = token else {
+            tracing::debug!(agent.name = %agent.name, "news of a job that nobody gave");
+            return Ok(());
+        };
+        let news = match word {
+            Word::Start { .. } | Word::Count(_) => News::Began,
+            Word::Device(part) => News::Part(part),
+            Word::End => News::Finished(Outcome {
+                succeeded: true,
+                result: None,
+                diags: None,
+            }),
+            Word::Exit => News::Finished(Outcome::failure("the agent gave the job up")),
+        };
+        self.report(token, agent, news).await
+    }
+
+    async fn observe(
+        &self,
+        agent: &Agent,
+        what: SourceKind,
+        facts: muster_core::host::HostFacts,
+        inventory: Option<String>,
+    ) -> Result<muster_core::HostId, ControlError> {
+        let own = what == SourceKind::Inventory;
+        let wire = Wire::Fusion;
+        self.control
+            .observe(Observation {
+                wire,
+                agent: agent.id,
+                what,
+                facts,
+                inventory,
+                own,
+            })
+            .await
+    }
+
+    async fn inventory(
+        &self,
+        agent: &Agent,
+        inventory: Inventory,
+        token: Option<OfferToken>,
+    ) -> Result<(), ControlError> {
+        let before = match (inventory.partial, agent.host) {
+            (true, Some(host)) => self.control.inventory(host).await?,
+            (true, None) | (false, _) => None,
+        };
+        let merged = inventory.merged_over(before.as_deref().unwrap_or("{}"));
+        let facts = facts::of_inventory(&inventory.identity());
+        let name = facts.name.clone();
+        let host = self
+            .observe(agent, SourceKind::Inventory, facts, Some(merged))
+            .await?;
+        let result = json!({"succeeded": true, "host": host.to_string(), "name": name}).to_string();
+        let outcome = Outcome::success(result);
+        match token {
+            Some(token) => self.report(token, agent, News::Finished(outcome)).await,
+            None => {
+                let kind = facts::inventory_kind();
+                self.control
+                    .close_by_observation(agent.id, &kind, outcome)
+                    .await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn prolog(
+        &self,
+        device: &PeerName,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let admission = self.check_in_silent(device, context, from).await?;
+        if self.wants_proof(&admission, from) {
+            return Ok(self.not_authenticated(from));
+        }
+        let hours = |time: SignedDuration| Some(time.as_secs_f64() / 3600.0);
+        if !admission.standing.may_work() {
+            let prolog_freq = hours(WAIT_PENDING.saturating_add(SignedDuration::from_mins(5)));
+            return Ok(Answer::Reply(Reply {
+                prolog_freq,
+                ..Reply::default()
+            }));
+        }
+        let agent = admission.agent;
+        let mut reply = Reply {
+            send_inventory: self.wants_inventory(&agent).await?,
+            ..Reply::default()
+        };
+        for offer in self.due(&agent, jobs::p2_kinds(), from).await? {
+            match jobs::as_option(&offer) {
+                Ok(Some(option)) => reply.options.push(option),
+                Ok(None) => reply.send_inventory = true,
+                Err(reason) => self.decline(&offer, &agent, reason).await?,
+            }
+        }
+        if reply
+            .options
+            .iter()
+            .any(|option| matches!(option, JobOption::NetDiscovery(_)))
+        {
+            tracing::debug!(agent.name = %agent.name, "network jobs handed over");
+        }
+        reply.prolog_freq = hours(self.next_contact(&agent, jobs::p2_kinds()).await?);
+        Ok(Answer::Reply(reply))
+    }
+
+    /// Whether the machine the agent runs on has told of itself lately.
+    async fn wants_inventory(&self, agent: &Agent) -> Result<bool, ControlError> {
+        let Some(host) = agent.host else {
+            return Ok(true);
+        };
+        let Ok(host) = self.control.find_host(&host.to_string()).await else {
+            return Ok(true);
+        };
+        let now = self.control.clock().now();
+        let recent = host.sources.iter().any(|source| {
+            source.what == SourceKind::Inventory
+                && source.agent == Some(agent.id)
+                && now.duration_since(source.at) < INVENTORY_AGE
+        });
+        Ok(!recent)
+    }
+
+    // --- P3 -----------------------------------------------------------------------------------
+
+    async fn native_prolog(
+        &self,
+        device: &PeerName,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let admission = self.check_in_silent(device, context, from).await?;
+        if self.wants_proof(&admission, from) {
+            return Ok(self.not_authenticated(from));
+        }
+        match admission.standing.may_work() {
+            true => self.plan(&admission.agent).await,
+            false => Ok(Answer::Native(p3::Answer::Pending(Expiration::Now))),
+        }
+    }
+
+    async fn plan(&self, agent: &Agent) -> Result<Answer, ControlError> {
+        let next = self.next_contact(agent, jobs::p2_kinds()).await?;
+        Ok(Answer::Native(p3::Answer::Ok(Some(Plan {
+            expiration: Expiration::Seconds(u64::try_from(next.as_secs()).unwrap_or(1).max(1)),
+            native: vec!["inventory".to_owned()],
+            legacy: vec!["netdiscovery".to_owned()],
+            disabled: jobs::NOT_GIVEN
+                .iter()
+                .map(|task| (*task).to_owned())
+                .collect(),
+            message: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))))
+    }
+
+    async fn native(
+        &self,
+        message: p3::Message,
+        context: &Context,
+        from: &From<'_>,
+    ) -> Result<Answer, ControlError> {
+        let p3::Message { device, content } = message;
+        match content {
+            p3::Content::Contact(contact) => {
+                let capabilities = Some(facts::of_contact(&contact));
+                let who = Who {
+                    capabilities,
+                    ..Who::device(device)
+                };
+                let admission = self.check_in(who, context, from).await?;
+                if self.wants_proof(&admission, from) {
+                    return Ok(self.not_authenticated(from));
+                }
+                if admission.standing.may_work() {
+                    return self.plan(&admission.agent).await;
+                }
+                let wait = u64::try_from(WAIT_PENDING.as_secs()).unwrap_or(600);
+                Ok(Answer::Native(p3::Answer::Pending(Expiration::Seconds(
+                    wait,
+                ))))
+            }
+            p3::Content::Inventory(inventory) => {
+                let admission = self.check_in_silent(&device, context, from).await?;
+                if let Some(refusal) = self.allowed(&admission, from) {
+                    return Ok(refusal);
+                }
+                self.inventory(&admission.agent, inventory, None).await?;
+                Ok(Answer::Native(p3::Answer::Ok(None)))
+            }
+            p3::Content::Other(action) => Ok(Answer::Error {
+                status: StatusCode::NOT_IMPLEMENTED,
+                message: format!("action {action} is not supported here"),
+                retry_after: None,
+                authenticate: false,
+            }),
+        }
+    }
+
+    // --- side protocol ------------------------------------------------------------------------
+
+    async fn side(&self, ask: side::Ask) -> Result<Answer, ControlError> {
+        match ask {
+            side::Ask::Config { .. } => Ok(Answer::Config),
+            side::Ask::Jobs { remote, .. } => Ok(Answer::Jobs(remote)),
+            side::Ask::News {
+                machine: Some(machine),
+                ..
+            } if !self
+                .control
+                .knows_peer(Wire::Fusion, machine.as_str())
+                .await? =>
+            {
+                Ok(Answer::Error {
+                    status: StatusCode::BAD_REQUEST,
+                    message: "unknown machineid".to_owned(),
+                    retry_after: None,
+                    authenticate: false,
+                })
+            }
+            side::Ask::News { .. } => Ok(Answer::Accepted),
+        }
+    }
+}
+
+fn unknown_job() -> Answer {
+    Answer::Error {
+        status: StatusCode::NOT_FOUND,
+        message: "there is no such job".to_owned(),
+        retry_after: None,
+        authenticate: false,
+    }
+}
