@@ -1,4 +1,5 @@
 //! Fronts: each translates one wire's types to domain types and errors back to its own words. They
 //! decide nothing.
 
+pub mod admin;
 pub mod fusion;

@@ -29,16 +29,40 @@ fn render(status: &Value, base: &str) -> String {
             text += &format!("{noun:<8} {}\n", output::clean(&parts.join(", ")));
         }
     }
-    if let Some(reconcilers) = status.get("reconcilers").and_then(Value::as_array) {
-        for one in reconcilers {
-            text += &format!(
-                "{:<8} last {}, {} ms, {}\n",
-                output::clean(&output::cell(output::at(one, "name"))),
-                output::clean(&output::cell(output::at(one, "at"))),
-                output::cell(output::at(one, "duration_ms")),
-                output::clean(&output::cell(output::at(one, "found"))),
-            );
+    for one in status
+        .get("reconcilers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let cell = |path: &str| output::clean(&output::cell(output::at(one, path)));
+        text += &format!(
+            "{:<8} ran {} times, last {}",
+            cell("name"),
+            cell("times"),
+            cell("at")
+        );
+        text += &format!(", {} ms, moved {}", cell("duration_ms"), cell("moved"));
+        if !output::at(one, "error").is_null() {
+            text += &format!(", FAILED: {}", cell("error"));
         }
+        text.push('\n');
+    }
+    for one in status
+        .get("refusals")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let cell = |path: &str| output::clean(&output::cell(output::at(one, path)));
+        text += &format!(
+            "refused  {} {} times on {} from {}: {}\n",
+            cell("reason"),
+            cell("times"),
+            cell("wire"),
+            cell("address"),
+            cell("detail"),
+        );
     }
     text
 }
