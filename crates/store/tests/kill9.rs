@@ -48,7 +48,11 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// The child: not a test by itself, the parents run it.
@@ -77,7 +81,13 @@ fn say(line: &str) {
 fn start(story: &str, place: &str, round: u64, from: &str, last: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--ignored", "--exact", "child", "--nocapture", "--test-threads=1"])
+        .args([
+            "--ignored",
+            "--exact",
+            "child",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(STORY, story)
         .env(PLACE, place)
         .env(ROUND, round.to_string())
@@ -106,7 +116,10 @@ fn listen(mut child: Child, kill_after: Option<u64>, mut heard: impl FnMut(&str)
         }
     }
     let status = child.wait().unwrap();
-    assert!(killed || kill_after.is_none(), "the child ended before its kill: {status}");
+    assert!(
+        killed || kill_after.is_none(),
+        "the child ended before its kill: {status}"
+    );
     assert!(killed || status.success(), "the child failed: {status}");
 }
 
@@ -129,7 +142,9 @@ fn rows(peer: u64, upload: u64) -> Vec<Row> {
 async fn open(url: &str, writer: u64) -> (Store, Samples) {
     let store = Store::open(StoreUrl::parse(url).unwrap()).await.unwrap();
     let writer = Uuid::from_u128(u128::from(writer) + 1);
-    let samples = Samples::open(store.clone(), writer, Limits::default()).await.unwrap();
+    let samples = Samples::open(store.clone(), writer, Limits::default())
+        .await
+        .unwrap();
     (store, samples)
 }
 
@@ -150,7 +165,10 @@ async fn uploads(url: &str, round: u64, from: &str, last: bool) {
                     rows: rows(peer, upload),
                 };
                 let fresh = samples.ingest(batch(upload), at(NOON)).await.unwrap();
-                assert_eq!(fresh.stored + fresh.duplicates, usize::try_from(BATCH).unwrap());
+                assert_eq!(
+                    fresh.stored + fresh.duplicates,
+                    usize::try_from(BATCH).unwrap()
+                );
                 say(&format!("ACK {peer} {upload}"));
                 if upload % 3 == 2 {
                     let again = samples.ingest(batch(upload - 2), at(NOON)).await.unwrap();
@@ -170,21 +188,35 @@ async fn check(samples: &Samples, next: &[u64]) {
         let mut found = BTreeMap::new();
         for item in peer * ITEMS..(peer + 1) * ITEMS {
             for sample in samples.range(item, Span::newest(100_000)).await.unwrap() {
-                let Value::Unsigned(id) = sample.value else { panic!("{sample:?}") };
+                let Value::Unsigned(id) = sample.value else {
+                    panic!("{sample:?}")
+                };
                 assert_eq!(sample.clock, NOON + i64::try_from(id).unwrap());
                 assert_eq!(id % ITEMS, item % ITEMS);
                 *found.entry(id).or_insert(0u32) += 1;
             }
         }
-        let twice: Vec<&u64> = found.iter().filter(|(_, n)| **n > 1).map(|(id, _)| id).collect();
+        let twice: Vec<&u64> = found
+            .iter()
+            .filter(|(_, n)| **n > 1)
+            .map(|(id, _)| id)
+            .collect();
         assert!(twice.is_empty(), "peer {peer} has twice: {twice:?}");
-        let lost: Vec<u64> = (1..=next * BATCH).filter(|id| !found.contains_key(id)).collect();
+        let lost: Vec<u64> = (1..=next * BATCH)
+            .filter(|id| !found.contains_key(id))
+            .collect();
         assert!(lost.is_empty(), "peer {peer} lost acknowledged: {lost:?}");
         // The one upload that was under way is there whole or not at all.
         let more = found.len() as u64 - next * BATCH;
-        assert!(more == 0 || more == BATCH, "peer {peer} has {more} of an upload");
+        assert!(
+            more == 0 || more == BATCH,
+            "peer {peer} has {more} of an upload"
+        );
         let newest = samples.last(&[peer * ITEMS]).await.unwrap();
-        let kept = newest.get(&(peer * ITEMS)).and_then(|l| l.value.as_ref()).map(|s| s.clock);
+        let kept = newest
+            .get(&(peer * ITEMS))
+            .and_then(|l| l.value.as_ref())
+            .map(|s| s.clock);
         let stored = found.keys().filter(|id| *id % ITEMS == 0).max();
         assert_eq!(kept, stored.map(|id| NOON + i64::try_from(*id).unwrap()));
     }
@@ -199,13 +231,22 @@ fn uploads_survive_twenty_kills() {
             StoreUrl::Memory => panic!("not durable"),
         };
         runtime().block_on(async {
-            Store::open(url.clone()).await.unwrap().migrate(at(0)).await.unwrap();
+            Store::open(url.clone())
+                .await
+                .unwrap()
+                .migrate(at(0))
+                .await
+                .unwrap();
         });
         // First upload of each peer that was not acknowledged.
         let mut next = vec![0u64; usize::try_from(PEERS).unwrap()];
         for round in 0..=KILLS {
             let last = round == KILLS;
-            let from = next.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            let from = next
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",");
             let child = start("uploads", &place, round, &from, last);
             // From right after the first answer to well into the load.
             let kill_after = (!last).then_some(1 + round * 7 % 31);
@@ -235,7 +276,9 @@ fn uploads_survive_twenty_kills() {
 /// Values go through the queue to a "server" that is a file of lines; jobs act by appending a line to
 /// another file. Both files survive the kill, as a server and a disk would.
 async fn spool(dir: &Path, round: u64, last: bool) {
-    let spool = Spool::open(Some(dir.join("spool.db")), at(NOON)).await.unwrap();
+    let spool = Spool::open(Some(dir.join("spool.db")), at(NOON))
+        .await
+        .unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(round);
     let session = spool.queue("values", &mut rng).await.unwrap().session;
     say(&format!("SESSION {session}"));
@@ -246,7 +289,11 @@ async fn spool(dir: &Path, round: u64, last: bool) {
 }
 
 fn append(path: &Path, line: &str) {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
@@ -259,9 +306,16 @@ async fn send(spool: Spool, dir: PathBuf, round: u64, last: bool) {
                 break;
             }
         } else {
-            let bodies = (0..3).map(|i| format!("{round}-{}", made + i).into_bytes()).collect();
-            let added = spool.add("values", bodies, Bound::VALUES, at(NOON)).await.unwrap();
-            let Added::Queued { first, dropped: 0 } = added else { panic!("{added:?}") };
+            let bodies = (0..3)
+                .map(|i| format!("{round}-{}", made + i).into_bytes())
+                .collect();
+            let added = spool
+                .add("values", bodies, Bound::VALUES, at(NOON))
+                .await
+                .unwrap();
+            let Added::Queued { first, dropped: 0 } = added else {
+                panic!("{added:?}")
+            };
             // From here on the values are the spool's to deliver.
             for i in 0..3 {
                 say(&format!("QUEUED {} {round}-{}", first + i, made + i));
@@ -270,7 +324,10 @@ async fn send(spool: Spool, dir: PathBuf, round: u64, last: bool) {
         }
         let entries = spool.peek("values", 2, 1 << 20).await.unwrap();
         for entry in &entries {
-            append(&server, &format!("{} {}", entry.id, String::from_utf8_lossy(&entry.body)));
+            append(
+                &server,
+                &format!("{} {}", entry.id, String::from_utf8_lossy(&entry.body)),
+            );
         }
         if let Some(entry) = entries.last() {
             spool.acknowledge("values", entry.id).await.unwrap();
@@ -282,7 +339,10 @@ async fn work(spool: Spool, dir: PathBuf, round: u64, last: bool) {
     let peer = "teeth://one";
     // What an earlier life had begun is not done again.
     for cut_off in spool.unfinished().await.unwrap() {
-        spool.conclude(peer, &cut_off.run, "interrupted", at(NOON)).await.unwrap();
+        spool
+            .conclude(peer, &cut_off.run, "interrupted", at(NOON))
+            .await
+            .unwrap();
     }
     if last {
         return;
@@ -350,7 +410,10 @@ fn the_spool_survives_twenty_kills() {
     for line in log.lines() {
         let (id, body) = line.split_once(' ').unwrap();
         let earlier = arrived.insert(id.parse().unwrap(), body);
-        assert!(earlier.is_none_or(|e| e == body), "id {id} was {earlier:?} and {body}");
+        assert!(
+            earlier.is_none_or(|e| e == body),
+            "id {id} was {earlier:?} and {body}"
+        );
     }
     for (id, body) in &queued {
         assert_eq!(arrived.get(id), Some(&body.as_str()), "id {id}");
@@ -364,10 +427,16 @@ fn the_spool_survives_twenty_kills() {
     for run in log.lines() {
         assert!(acted.insert(run.to_owned()), "{run} acted twice");
     }
-    assert!(done.is_subset(&acted), "{:?}", done.difference(&acted).collect::<Vec<_>>());
+    assert!(
+        done.is_subset(&acted),
+        "{:?}",
+        done.difference(&acted).collect::<Vec<_>>()
+    );
     assert!(acted.len() > 20, "{acted:?}");
     let unfinished = runtime().block_on(async {
-        let spool = Spool::open(Some(dir.path().join("spool.db")), at(NOON)).await.unwrap();
+        let spool = Spool::open(Some(dir.path().join("spool.db")), at(NOON))
+            .await
+            .unwrap();
         spool.unfinished().await.unwrap()
     });
     assert_eq!(unfinished, []);

@@ -4,6 +4,7 @@
 //! replays through the same code as an ordinary test on stable Rust. A body panics when a decoder
 //! does, or when a property beyond "no panic" does not hold.
 
+pub mod store;
 pub mod zabbix;
 
 /// A fuzz target: its name, which is also that of its corpus folder below `fuzz/corpus`, and its
@@ -12,6 +13,8 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
 pub const TARGETS: &[Target] = &[
+    ("store_block", store::block),
+    ("store_id_set", store::id_set),
     ("zabbix_frame", zabbix::frame),
     ("zabbix_json", zabbix::json),
 ];
