@@ -218,6 +218,7 @@ fn proxy_data() -> impl Strategy<Value = ProxyData<'static>> {
                     clock,
                     ns: Some(5),
                     proxy_delay: more.then_some(3),
+                    muster: more.then_some(Cow::Borrowed("m")),
                 }
             },
         )

@@ -174,54 +174,59 @@ impl crate::session::Session for Session {
     }
 }
 
-/// Requests of the working end.
+/// Requests of the working end that hold no rows.
 pub mod ask {
-    use super::{Cow, Serialize, text_of};
+    use super::{Serialize, text_of};
 
-    /// `proxy heartbeat` (up to 6.2).
-    pub fn heartbeat(host: &str, version: &str) -> String {
-        text_of(&Hello {
-            request: "proxy heartbeat",
-            host,
-            version: Some(version),
-            ip: None,
-            port: None,
-        })
+    /// Who asks.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Asker<'a> {
+        /// The name of the proxy, or of the host.
+        pub host: &'a str,
+        /// The version whose dialect is spoken.
+        pub version: &'a str,
+        /// Muster's own id, which real servers pass over.
+        pub muster: Option<&'a str>,
     }
 
-    /// `proxy config`, 6.0 form.
-    pub fn config(host: &str, version: &str) -> String {
-        text_of(&Hello {
-            request: "proxy config",
-            host,
-            version: Some(version),
-            ip: None,
-            port: None,
-        })
-    }
+    impl Asker<'_> {
+        /// `proxy heartbeat` (up to 6.2).
+        pub fn heartbeat(&self) -> String {
+            self.ask("proxy heartbeat")
+        }
 
-    /// `active checks`, by item id (agents from 4.4 on that say their version).
-    pub fn active_checks(host: &str, version: &str, listen: Option<(Cow<'_, str>, u16)>) -> String {
-        let (ip, port) = listen.unzip();
-        text_of(&Hello {
-            request: "active checks",
-            host,
-            version: Some(version),
-            ip: ip.as_deref(),
-            port,
-        })
+        /// `proxy config`, 6.0 form.
+        pub fn config(&self) -> String {
+            self.ask("proxy config")
+        }
+
+        /// `active checks`, by item id: agents from 4.4 on say their version.
+        pub fn active_checks(&self) -> String {
+            self.ask("active checks")
+        }
+
+        fn ask(&self, request: &'static str) -> String {
+            let Self {
+                host,
+                version,
+                muster,
+            } = *self;
+            text_of(&Hello {
+                request,
+                host,
+                version,
+                muster,
+            })
+        }
     }
 
     #[derive(Serialize)]
     struct Hello<'a> {
         request: &'static str,
         host: &'a str,
+        version: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        version: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ip: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        port: Option<u16>,
+        muster: Option<&'a str>,
     }
 }
 

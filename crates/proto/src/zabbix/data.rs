@@ -714,6 +714,8 @@ pub struct ProxyData<'a> {
     pub ns: Option<u32>,
     /// Seconds since the first unsent row was written.
     pub proxy_delay: Option<u64>,
+    /// The id by which Muster's own agents are one on every wire; real servers pass over it.
+    pub muster: Option<Cow<'a, str>>,
 }
 
 impl ProxyData<'_> {
@@ -766,6 +768,7 @@ impl<'de> Visitor<'de> for ProxyDataVisitor {
                 "host" => out.host = map.next_value::<Text<'_>>()?.text().ok().flatten(),
                 "session" => out.session = map.next_value::<Text<'_>>()?.text().ok().flatten(),
                 "version" => out.version = map.next_value::<Text<'_>>()?.text().ok().flatten(),
+                "muster" => out.muster = map.next_value::<Text<'_>>()?.text().ok().flatten(),
                 "interface availability" => {
                     out.availability
                         .append(section::<RawAvailability<'_>, _>(&mut map)?);
@@ -845,6 +848,7 @@ impl Serialize for ProxyData<'_> {
             "proxy_delay",
             self.proxy_delay.filter(|delay| *delay > 0).as_ref(),
         )?;
+        entry(&mut map, "muster", self.muster.as_ref())?;
         map.end()
     }
 }
@@ -868,6 +872,8 @@ pub struct AgentData<'a> {
     pub clock: Option<i64>,
     /// The agent's clock, nanoseconds.
     pub ns: Option<u32>,
+    /// The id by which Muster's own agents are one on every wire; real servers pass over it.
+    pub muster: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -884,6 +890,8 @@ pub(super) struct RawAgentData<'a> {
     data: Option<Rows<ValueRow<'a>>>,
     clock: Num,
     ns: Num,
+    #[serde(borrow)]
+    muster: Text<'a>,
 }
 
 fn value_rows<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Rows<ValueRow<'de>>>, D::Error> {
@@ -901,6 +909,7 @@ impl<'a> From<RawAgentData<'a>> for AgentData<'a> {
             rows: raw.data.unwrap_or_default(),
             clock: raw.clock.signed().ok().flatten(),
             ns: nanoseconds(raw.ns).ok().flatten(),
+            muster: raw.muster.text().ok().flatten(),
         }
     }
 }
@@ -916,6 +925,7 @@ impl Serialize for AgentData<'_> {
         entry(&mut map, "variant", self.variant.as_ref())?;
         entry(&mut map, "clock", self.clock.as_ref())?;
         entry(&mut map, "ns", self.ns.as_ref())?;
+        entry(&mut map, "muster", self.muster.as_ref())?;
         map.end()
     }
 }

@@ -239,6 +239,8 @@ pub struct Hello<'a> {
     host: Text<'a>,
     #[serde(borrow)]
     version: Text<'a>,
+    #[serde(borrow)]
+    muster: Text<'a>,
 }
 
 impl Hello<'_> {
@@ -250,6 +252,11 @@ impl Hello<'_> {
     /// The version it gives, unchecked.
     pub fn version(&self) -> Option<&str> {
         given(&self.version)
+    }
+
+    /// The id by which Muster's own agents are one on every wire, unchecked.
+    pub fn muster(&self) -> Option<&str> {
+        given(&self.muster)
     }
 }
 
@@ -263,10 +270,17 @@ pub struct ConfigRequest<'a> {
     version: Text<'a>,
     #[serde(borrow)]
     session: Text<'a>,
+    #[serde(borrow)]
+    muster: Text<'a>,
     config_revision: Num,
 }
 
 impl ConfigRequest<'_> {
+    /// The id by which Muster's own agents are one on every wire, unchecked.
+    pub fn muster(&self) -> Option<&str> {
+        given(&self.muster)
+    }
+
     /// The proxy's name, unchecked.
     pub fn host(&self) -> Option<&str> {
         given(&self.host)
@@ -314,6 +328,8 @@ pub struct ActiveChecks<'a> {
     pub session: Option<Cow<'a, str>>,
     /// 7.0: the revision it has.
     pub config_revision: Option<u64>,
+    /// The id by which Muster's own agents are one on every wire, unchecked.
+    pub muster: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -332,6 +348,8 @@ struct RawActiveChecks<'a> {
     #[serde(borrow)]
     session: Text<'a>,
     config_revision: Num,
+    #[serde(borrow)]
+    muster: Text<'a>,
 }
 
 impl<'a> RawActiveChecks<'a> {
@@ -369,6 +387,7 @@ impl<'a> RawActiveChecks<'a> {
             variant: self.variant.narrow().ok().flatten(),
             session: self.session.text().ok().flatten(),
             config_revision: self.config_revision.unsigned().ok().flatten(),
+            muster: self.muster.text().ok().flatten(),
         })
     }
 }
