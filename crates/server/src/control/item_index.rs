@@ -16,6 +16,8 @@ use super::error::Result;
 pub struct ItemEntry {
     /// Its number.
     pub number: u64,
+    /// The name of its host.
+    pub host: Arc<str>,
     /// How it is obtained.
     pub item_type: ItemType,
     /// What its values are.
@@ -23,7 +25,7 @@ pub struct ItemEntry {
     /// The proxy that monitors its host; `None`: this server.
     pub proxy: Option<AgentId>,
     /// Addresses that may send values beside those that always may.
-    pub allowed: Vec<IpNet>,
+    pub allowed: Arc<[IpNet]>,
 }
 
 /// Every item.
@@ -103,7 +105,11 @@ impl Control {
             revision,
             ..ItemIndex::default()
         };
+        let mut last: Arc<str> = Arc::from("");
         for (item, host, proxy) in rows {
+            if *last != *host {
+                last = Arc::from(host.as_str());
+            }
             index
                 .by_key
                 .entry(host)
@@ -113,10 +119,11 @@ impl Control {
                 item.number,
                 ItemEntry {
                     number: item.number,
+                    host: Arc::clone(&last),
                     item_type: item.item_type,
                     value_type: item.value_type,
                     proxy,
-                    allowed: item.allowed,
+                    allowed: item.allowed.into(),
                 },
             );
         }

@@ -462,6 +462,27 @@ impl Control {
         Ok(closed)
     }
 
+    /// What an agent holds of a kind: offered to it or with it, not ended. For peers that echo less
+    /// than a whole token.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn held(&self, agent: AgentId, kind: &Kind) -> Result<Vec<OfferToken>> {
+        let kind = kind.clone();
+        let open = self
+            .inner
+            .store
+            .read(move |tx| runs::open_of_kind(tx, agent, &kind))
+            .await?;
+        Ok(open
+            .into_iter()
+            .map(|stored| OfferToken {
+                run: stored.run.id,
+                generation: stored.run.generation,
+            })
+            .collect())
+    }
+
     /// The whole spec of a task, secrets included, for who proved it may see it.
     ///
     /// # Errors

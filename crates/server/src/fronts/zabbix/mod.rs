@@ -1,0 +1,273 @@
+//! The Zabbix front: proxies, active agents and senders on port 10051.
+//!
+//! One connection is one exchange. A frame is opened and read off the I/O threads when it is large,
+//! and those that could fill the memory one at a time. What is asked goes to `Control`; nothing is
+//! decided here. Contract: Zabbix page; threats page, sections 2, 4 and 5.
+
+mod answer;
+mod declared;
+mod digest;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use muster_core::agent::{AgentState, Wire};
+use muster_net::drive::{Drain, DriveLimits, Handler, drive};
+use muster_net::limit::MemoryBudget;
+use muster_net::listen::{Accepted, Listener, NetContext, PeerInfo, serve};
+use muster_net::tls::{HandshakeLimits, Inbound};
+use muster_proto::zabbix::Limits;
+use muster_proto::zabbix::controller::{Event, Session};
+use muster_proto::zabbix::frame::Packet;
+use muster_proto::zabbix::wire;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, ControlError};
+use answer::{Answer, Spent};
+use digest::{Ask, Bench, Refusal, digest};
+
+/// Payloads up to this size are opened where they arrive.
+const INLINE_BYTES: u64 = 1024 * 1024;
+
+/// The front, shared by all connections.
+#[derive(Clone)]
+pub struct ZabbixFront {
+    control: Control,
+    limits: Arc<Limits>,
+    known: KnownPeers,
+    /// Payloads above the strangers' limit are opened one at a time.
+    large: Arc<Semaphore>,
+}
+
+impl ZabbixFront {
+    /// A front over `control`. Reads the addresses of approved peers.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn new(control: Control, limits: Limits) -> Result<Self, ControlError> {
+        let known = KnownPeers::default();
+        let mut after = None;
+        loop {
+            let page = control.agents(after, 1000).await?;
+            for view in &page.rows {
+                let agent = &view.agent;
+                if agent.state == AgentState::Approved && agent.wires.contains(&Wire::Zabbix) {
+                    agent
+                        .address
+                        .into_iter()
+                        .for_each(|address| known.add(address));
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        Ok(Self {
+            control,
+            limits: Arc::new(limits),
+            known,
+            large: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// Serves a listener until `cancel`, plain or by `inbound`, then lets exchanges end.
+    pub async fn serve(
+        self,
+        listener: Listener,
+        context: NetContext,
+        inbound: Inbound,
+        cancel: CancellationToken,
+        drain: Duration,
+    ) {
+        let inbound = Arc::new(inbound);
+        let token = cancel.clone();
+        let shared = context.clone();
+        serve(listener, context, cancel, drain, move |accepted| {
+            let (front, inbound) = (self.clone(), Arc::clone(&inbound));
+            let (context, cancel) = (shared.clone(), token.clone());
+            async move {
+                front
+                    .connection(accepted, &inbound, &context, &cancel)
+                    .await
+            }
+        })
+        .await;
+    }
+
+    async fn connection(
+        &self,
+        accepted: Accepted,
+        inbound: &Inbound,
+        context: &NetContext,
+        cancel: &CancellationToken,
+    ) {
+        let Accepted {
+            stream,
+            mut peer,
+            permit: _permit,
+        } = accepted;
+        let clock = &context.clock;
+        let (stream, security) = match inbound
+            .accept(stream, HandshakeLimits::default(), clock)
+            .await
+        {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let mut detail = error.to_string();
+                if let Some(cause) = std::error::Error::source(&error) {
+                    detail = format!("{detail}: {cause}");
+                }
+                self.refused(&peer, "handshake", "", &detail);
+                return;
+            }
+        };
+        peer.security = security;
+        let known = self.known.has(peer.ip());
+        let limits = drive_limits(&self.limits, known, &context.budget);
+        let now = clock.instant();
+        let mut session = Session::new(*self.limits, known, now);
+        let mut handler = Connection {
+            front: self,
+            peer: &peer,
+            context,
+            begun: now,
+        };
+        let end = drive(stream, &mut session, &mut handler, clock, &limits, cancel).await;
+        if let Err(error) = end {
+            tracing::debug!(peer.address = %peer.remote, "a Zabbix connection broke: {error}");
+        }
+    }
+
+    /// Opens and reads a packet, off this thread when that takes long.
+    async fn digest(&self, packet: Packet, known: bool) -> Result<Ask, Refusal> {
+        let size = packet.opened_len();
+        let _turn = if size > self.limits.stranger.inflated_bytes_max {
+            self.large.acquire().await.ok()
+        } else {
+            None
+        };
+        let (limits, index) = (Arc::clone(&self.limits), self.control.item_index());
+        let now = self.control.clock().now();
+        let work = move || {
+            let peer = limits.of(known);
+            digest(
+                packet,
+                &Bench {
+                    limits: &limits,
+                    peer,
+                    index: &index,
+                    now,
+                },
+            )
+        };
+        if size <= INLINE_BYTES {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+            Err(Refusal::Say {
+                reason: "bug",
+                info: "internal error".to_owned(),
+            })
+        })
+    }
+
+    fn refused(&self, peer: &PeerInfo, reason: &str, name: &str, detail: &str) {
+        self.control
+            .refused(Wire::Zabbix, peer.ip(), reason, name, detail);
+    }
+}
+
+fn drive_limits(limits: &Limits, known: bool, budget: &MemoryBudget) -> DriveLimits {
+    let peer = limits.of(known);
+    DriveLimits {
+        // One reply; a whole configuration may be as long as a frame.
+        output_max: usize::try_from(limits.known.frame_bytes_max).unwrap_or(usize::MAX),
+        write_stall: peer.reply_time,
+        after_eof: limits.answer_time,
+        budget: (!known).then(|| budget.clone()),
+        ..DriveLimits::default()
+    }
+}
+
+struct Connection<'a> {
+    front: &'a ZabbixFront,
+    peer: &'a PeerInfo,
+    context: &'a NetContext,
+    begun: Instant,
+}
+
+impl Handler<Session> for Connection<'_> {
+    type Wake = std::convert::Infallible;
+
+    async fn on_event(&mut self, session: &mut Session, event: Event, _now: Instant) {
+        match event {
+            Event::Request(packet) => {
+                let known = self.front.known.has(self.peer.ip());
+                let asked = self.front.digest(packet, known).await;
+                let clock = &self.context.clock;
+                match asked {
+                    Ok(ask) => {
+                        let spent = Spent {
+                            clock,
+                            since: self.begun,
+                        };
+                        match self.front.answer(ask, self.peer, spent).await {
+                            Answer::Text(text) => session.reply(&text, clock.instant()),
+                            Answer::Nothing => session.close(),
+                        }
+                    }
+                    Err(Refusal::Drop(error)) => session.refuse(error),
+                    Err(Refusal::Say { reason, info }) => {
+                        self.front.refused(self.peer, reason, "", &info);
+                        session.reply(&wire::failed(&info), clock.instant());
+                    }
+                }
+            }
+            Event::Closed(reason) => {
+                if reason.is_refusal() {
+                    let detail = match std::error::Error::source(&reason) {
+                        Some(cause) => format!("{reason}: {cause}"),
+                        None => reason.to_string(),
+                    };
+                    self.front.refused(self.peer, reason.label(), "", &detail);
+                } else if session.has_surplus() {
+                    self.front
+                        .refused(self.peer, "surplus", "", "bytes followed the request");
+                }
+            }
+        }
+    }
+
+    async fn on_drain(&mut self, _session: &mut Session, _now: Instant) -> Drain {
+        Drain::Finish
+    }
+}
+
+/// Addresses of approved proxies and agents. The name comes only with the JSON, so until it is read
+/// the address decides about limits (threats page, section 4).
+#[derive(Clone, Debug, Default)]
+struct KnownPeers {
+    addresses: Arc<Mutex<BTreeSet<IpAddr>>>,
+}
+
+impl KnownPeers {
+    fn add(&self, address: IpAddr) {
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        addresses.insert(address.to_canonical());
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        addresses.contains(&address.to_canonical())
+    }
+}
