@@ -99,7 +99,9 @@ impl Tool for NetDiscovery {
     }
 
     fn check(&self, spec: &Value) -> Result<(), SpecError> {
-        Spec::parse(spec).map(drop)
+        self.expand(spec, &[])?
+            .iter()
+            .try_for_each(|part| Spec::parse(part).map(drop))
     }
 
     fn target_member(&self) -> &'static str {
@@ -168,8 +170,14 @@ impl Tool for NetDiscovery {
 
     fn run<'a>(&'a self, ctx: Context, spec: Value) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let spec = Spec::parse(&spec).map_err(|error| Failure::failed(error.to_string()))?;
-            self.sweep(&ctx, &spec).await
+            let wrong = |error: SpecError| Failure::failed(error.to_string());
+            let parts = self.expand(&spec, &[]).map_err(wrong)?;
+            let mut ended = Vec::with_capacity(parts.len());
+            for part in parts {
+                let spec = Spec::parse(&part).map_err(wrong)?;
+                ended.push((part, self.sweep(&ctx, &spec).await));
+            }
+            self.gather(ended)
         })
     }
 }
@@ -612,7 +620,7 @@ mod tests {
     #[tokio::test]
     async fn loopback_is_found_without_credentials() {
         let ctx = Context::operator(Clock::system(), [3; 32], "/nonexistent".into());
-        let spec = json!({"network": "127.0.0.1", "workers": 1});
+        let spec = json!({"targets": ["127.0.0.1"], "workers": 1});
         let found = NetDiscovery::default().run(ctx, spec).await.unwrap();
         assert_eq!(found["addresses"], 1);
         assert_eq!(

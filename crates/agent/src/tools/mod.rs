@@ -15,6 +15,7 @@ pub mod clock;
 pub mod discover;
 pub mod idle;
 pub mod inventory;
+pub mod items;
 pub mod names;
 pub mod noop;
 pub mod qc;
