@@ -1,4 +1,4 @@
-//! Muster's control plane: [`Control`](control::Control), the fronts of the four wires, the admin
+//! Muster's control plane: [`Control`], the fronts of the four wires, the admin
 //! API and the reconcilers.
 //!
 //! It writes no SQL (that is `muster-store`), opens no socket (that is `muster-net`) and executes no

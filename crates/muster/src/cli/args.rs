@@ -3,6 +3,11 @@
 //! Only names and shapes live here; what a command does is in `cmd/`, and in `up.rs`,
 //! `server_run.rs` and `agent_run.rs` for the long-running ones.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments here are the help texts, where brackets mean what may be left out"
+)]
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
