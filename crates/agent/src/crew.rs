@@ -16,6 +16,7 @@
 
 pub mod ledger;
 pub mod news;
+pub mod spooled;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ use crate::tools::{Cause, Context, Failure, Outcome, Registry, SpecError, Tool};
 
 pub use ledger::{Ending, Intent, Ledger, LedgerError, MemoryLedger, Record};
 pub use news::{News, Progress, Reporter, Word};
+pub use spooled::SpoolLedger;
 
 /// Jobs held at a time, running or waiting: far above what one agent is asked for, and a bound on
 /// what a server can make it keep.
