@@ -5,8 +5,11 @@
 mod agent_run;
 mod bench;
 mod cli;
+mod config;
 mod logging;
 mod server_run;
+mod signals;
+mod state;
 mod up;
 
 fn main() -> std::process::ExitCode {

@@ -100,9 +100,21 @@ impl Drop for MemoryShare {
 
 /// Everything that was refused: counted for the metric `muster_refused_total{wire,reason}`, kept for
 /// `explain`, and logged once per peer, reason and minute.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Refusals {
     inner: Arc<Mutex<Ledger>>,
+    sink: Option<Arc<Sink>>,
+}
+
+/// Where refusals go beside the ledger.
+type Sink = dyn Fn(&Refusal) + Send + Sync;
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusals")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +149,14 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 const DETAIL_MAX: usize = 1024;
 
 impl Refusals {
+    /// Refusals that are handed on to `sink`, which logs them in its own way.
+    pub fn with_sink(sink: impl Fn(&Refusal) + Send + Sync + 'static) -> Self {
+        Self {
+            inner: Arc::default(),
+            sink: Some(Arc::new(sink)),
+        }
+    }
+
     /// Records one refusal.
     pub fn note(
         &self,
@@ -160,20 +180,25 @@ impl Refusals {
             Some(at) => now.saturating_duration_since(*at) < LOG_EVERY,
             None => ledger.logged.len() >= LOGGED_MAX,
         };
-        if !silent {
+        if !silent && self.sink.is_none() {
             ledger.logged.insert((peer, reason), now);
             tracing::info!(wire, reason, peer.address = %peer, detail, "refused");
         }
         if ledger.recent.len() >= RECENT_MAX {
             ledger.recent.pop_front();
         }
-        ledger.recent.push_back(Refusal {
+        let refusal = Refusal {
             at: clock.now(),
             wire,
             reason,
             peer,
             detail,
-        });
+        };
+        ledger.recent.push_back(refusal.clone());
+        drop(ledger);
+        if let Some(sink) = &self.sink {
+            sink(&refusal);
+        }
     }
 
     /// How often each reason occurred on each wire.

@@ -4,6 +4,7 @@
 //! It writes no SQL (that is `muster-store`), opens no socket (that is `muster-net`) and executes no
 //! work (that is an agent).
 
+pub mod app;
 pub mod control;
 pub mod fronts;
 pub mod reconcile;

@@ -272,6 +272,15 @@ pub(crate) struct ConfigArgs {
         hide_env_values = true
     )]
     pub(crate) limits_exempt: Option<Vec<String>>,
+    /// Keys of Zabbix peers, each IDENTITY=FILE with the key in hex; needs the feature `psk`
+    #[arg(
+        long,
+        value_name = "KEYS",
+        value_delimiter = ',',
+        env = "MUSTER_ZABBIX_PSK",
+        hide_env_values = true
+    )]
+    pub(crate) zabbix_psk: Option<Vec<String>>,
 }
 
 /// `muster server`.
