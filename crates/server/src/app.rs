@@ -6,14 +6,18 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get_service;
 use muster_core::agent::Wire;
-use muster_net::http::{HttpServer, serve_http};
-use muster_net::tls::Inbound;
-use muster_net::{Listener, NetContext, Refusals};
+use muster_net::http::{HttpLimits, HttpServer, serve_http};
+use muster_net::tls::{HandshakeLimits, Inbound};
+use muster_net::{DriveLimits, GateLimits, Listener, MemoryBudget, NetContext, Refusals};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::{Control, Result};
+use crate::fronts::admin::{self, Admin, LimitView};
+use crate::fronts::fusion;
+use crate::fronts::zabbix::ZabbixFront;
 use crate::reconcile::{self, Statuses};
 
 /// Bound listeners; those turned off are absent.
@@ -94,6 +98,8 @@ impl App {
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let context = net_context(control);
+        let zabbix =
+            ZabbixFront::new(control.clone(), muster_proto::zabbix::Limits::default()).await?;
         let (fronts, jobs) = (TaskTracker::new(), TaskTracker::new());
         let stop_jobs = CancellationToken::new();
         let statuses = reconcile::spawn_all(control, &jobs, &stop_jobs);
@@ -111,6 +117,10 @@ impl App {
                 ..HttpServer::new(context.clone(), inbound)
             };
             fronts.spawn(serve_http(listener, server, router.clone(), cancel.clone()));
+        }
+        if let Some(listener) = listeners.zabbix {
+            let inbound = protections.zabbix;
+            fronts.spawn(zabbix.serve(listener, context.clone(), inbound, cancel.clone(), DRAIN));
         }
         fronts.close();
         jobs.close();
@@ -143,6 +153,41 @@ impl App {
 }
 
 /// All HTTP wires, the admin API and the console.
-pub fn router(_control: &Control, _statuses: &Statuses, _hostname: &str) -> Router {
-    Router::new()
+pub fn router(control: &Control, statuses: &Statuses, _hostname: &str) -> Router {
+    let admin = Admin::new(control.clone(), statuses.clone(), limits());
+    let console = get_service(admin::console_router(admin.clone()));
+    admin::router(admin).merge(fusion::router(control.clone(), console))
+}
+
+/// The bounds of all listeners and wires, for `GET /api/v1/limits`.
+fn limits() -> Vec<LimitView> {
+    let gate = GateLimits::default();
+    let http = HttpLimits::default();
+    let drive = DriveLimits::default();
+    let shake = HandshakeLimits::default();
+    let count = |name, value: usize| LimitView::new(name, value);
+    let time = |name, value: Duration| LimitView::new(name, value.as_secs_f64());
+    vec![
+        count("listener.connections", gate.connections),
+        count(
+            "listener.connections_per_address",
+            gate.connections_per_address,
+        ),
+        LimitView::new("listener.new_connections_per_second", gate.rate_per_second),
+        LimitView::new("listener.new_connections_burst", gate.burst),
+        count("listener.stranger_bytes", MemoryBudget::DEFAULT_BYTES),
+        time("listener.first_byte_seconds", shake.first_byte),
+        time("listener.handshake_seconds", shake.handshake),
+        count("http.head_bytes", http.head_bytes),
+        count("http.headers", http.headers),
+        count("http.target_bytes", http.target_bytes),
+        time("http.head_seconds", http.head),
+        time("http.body_idle_seconds", http.body_idle),
+        time("http.body_seconds", http.body),
+        time("http.keep_alive_seconds", http.keep_alive),
+        LimitView::new("http.requests_per_connection", http.requests),
+        time("stream.write_stall_seconds", drive.write_stall),
+        time("stream.after_eof_seconds", drive.after_eof),
+        count("stream.output_bytes", drive.output_max),
+    ]
 }
