@@ -6,11 +6,16 @@
 //! knows the server's tables, and nothing here reads a clock or an environment variable of its
 //! own accord: `muster_net::clock` and paths are arguments.
 //!
+//! - [`agent`]: the whole of it, from the state folder to an orderly end.
+//! - [`identity`]: who it is. [`forward`]: values it owes.
 //! - [`crew`]: takes jobs, runs them, at most once each.
 //! - [`policy`] and [`audit`]: what the machine's owner allows, and the record of each decision.
 //! - [`tools`]: the work itself; [`tools::registry`] lists it.
 
+pub mod agent;
 pub mod audit;
 pub mod crew;
+pub mod forward;
+pub mod identity;
 pub mod policy;
 pub mod tools;

@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use muster_store::StoreError;
+use muster_store::spool::{JobIntent, JobRecord, Spool};
 use serde_json::{Map, Value, json};
 
 use super::RunKey;
@@ -129,6 +131,146 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Drops what was acknowledged and begun before a time.
     fn forget(&self, before: Timestamp) -> BoxFuture<'_, Result<(), LedgerError>>;
+}
+
+/// The memory of a real agent: its spool.
+impl Ledger for Spool {
+    fn recall<'a>(&'a self, key: &'a RunKey) -> BoxFuture<'a, Result<Option<Record>, LedgerError>> {
+        Box::pin(async move {
+            let found = self
+                .recall(&key.peer, &key.run)
+                .await
+                .map_err(failed("recalling a job"))?;
+            found.map(record).transpose()
+        })
+    }
+
+    fn intend(&self, intent: Intent) -> BoxFuture<'_, Result<(), LedgerError>> {
+        let Intent {
+            key,
+            kind,
+            fingerprint,
+            at,
+        } = intent;
+        let RunKey {
+            peer,
+            run,
+            generation,
+        } = key;
+        let intent = JobIntent {
+            peer,
+            run,
+            generation,
+            kind,
+            fingerprint,
+            at,
+        };
+        Box::pin(async move {
+            self.intend(intent)
+                .await
+                .map_err(failed("writing an intent"))
+        })
+    }
+
+    fn conclude<'a>(
+        &'a self,
+        key: &'a RunKey,
+        ending: &'a Ending,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), LedgerError>> {
+        Box::pin(async move {
+            let text = ending.to_json().to_string();
+            let written = self.conclude(&key.peer, &key.run, &text, at).await;
+            written.map_err(failed("writing an ending"))
+        })
+    }
+
+    fn acknowledge<'a>(&'a self, key: &'a RunKey) -> BoxFuture<'a, Result<(), LedgerError>> {
+        Box::pin(async move {
+            let written = self.acknowledge_job(&key.peer, &key.run).await;
+            written.map_err(failed("writing that an ending was heard"))
+        })
+    }
+
+    fn unacknowledged<'a>(
+        &'a self,
+        peer: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Record>, LedgerError>> {
+        Box::pin(async move {
+            let found = self
+                .unacknowledged(peer)
+                .await
+                .map_err(failed("listing endings"))?;
+            found.into_iter().map(record).collect()
+        })
+    }
+
+    fn open(&self) -> BoxFuture<'_, Result<Vec<Intent>, LedgerError>> {
+        Box::pin(async move {
+            let found = self
+                .unfinished()
+                .await
+                .map_err(failed("listing unfinished jobs"))?;
+            Ok(found.into_iter().map(intent).collect())
+        })
+    }
+
+    fn forget(&self, before: Timestamp) -> BoxFuture<'_, Result<(), LedgerError>> {
+        Box::pin(async move {
+            self.forget(before)
+                .await
+                .map(drop)
+                .map_err(failed("forgetting old jobs"))
+        })
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(StoreError) -> LedgerError {
+    move |source| LedgerError {
+        doing,
+        source: Box::new(source),
+    }
+}
+
+fn intent(stored: JobIntent) -> Intent {
+    let JobIntent {
+        peer,
+        run,
+        generation,
+        kind,
+        fingerprint,
+        at,
+    } = stored;
+    Intent {
+        key: RunKey {
+            peer,
+            run,
+            generation,
+        },
+        kind,
+        fingerprint,
+        at,
+    }
+}
+
+fn record(stored: JobRecord) -> Result<Record, LedgerError> {
+    let ending = match stored.ending {
+        None => None,
+        Some(text) => {
+            let value = serde_json::from_str(&text).ok();
+            let Some(ending) = value.as_ref().and_then(Ending::from_json) else {
+                return Err(LedgerError {
+                    doing: "reading an ending",
+                    source: "what is stored is no ending".into(),
+                });
+            };
+            Some(ending)
+        }
+    };
+    Ok(Record {
+        intent: intent(stored.intent),
+        ending,
+    })
 }
 
 /// A memory that ends with the process: for simulations and tests.
