@@ -139,7 +139,6 @@ impl Server {
         cancel: &CancellationToken,
     ) -> Result<Self, CliError> {
         state::forbid_core_dumps();
-        muster_net::tls::install_provider();
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
