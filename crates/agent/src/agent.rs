@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
-use crate::crew::{Crew, CrewParts, Ledger, LedgerError};
+use crate::crew::{Crew, CrewParts, LedgerError, SpoolLedger};
 use crate::forward::Forwarder;
 use crate::identity::{Identity, IdentityError, StateFolder};
 use crate::policy::{PolicySource, SYSTEM_POLICY};
@@ -169,7 +169,7 @@ impl Agent {
             root: config.root.clone(),
             state: folder.path().to_owned(),
         };
-        let crew = Crew::new(parts, Arc::new(spool.clone()) as Arc<dyn Ledger>);
+        let crew = Crew::new(parts, Arc::new(SpoolLedger::new(spool.clone())));
         let cut_off = crew.recover().await?;
         if cut_off > 0 {
             tracing::info!(

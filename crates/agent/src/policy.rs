@@ -720,6 +720,20 @@ mod tests {
         assert!(!permit.allows(ip("127.0.0.1")));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_policy_or_none(text in "(?s)[\\[\\]a-z0-9=\"./#\n ]{0,200}|.{0,100}") {
+            if let Ok(policy) = Policy::parse(&text, true) {
+                for class in ActionClass::ALL {
+                    // Nothing is allowed that the text does not name.
+                    if matches!(policy.verdict(class), Verdict::Allow(_)) {
+                        proptest::prop_assert!(text.contains(class.word()));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn ranges_must_be_covered_whole() {
         let nets = |list: &[&str]| {

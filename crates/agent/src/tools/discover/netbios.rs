@@ -122,6 +122,17 @@ mod tests {
         packet
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_names_or_none(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            // As if it were an answer to us, so that what follows the head is read.
+            for (slot, byte) in bytes.iter_mut().zip([0x12, 0x34, 0x84, 0, 0, 0, 0, 1]) {
+                *slot = byte;
+            }
+            let _ = parse(&bytes, 0x1234);
+        }
+    }
+
     #[test]
     fn a_question_has_fifty_bytes() {
         assert_eq!(question(0x1234).len(), 50);
