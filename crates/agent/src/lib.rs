@@ -17,5 +17,6 @@ pub mod audit;
 pub mod crew;
 pub mod forward;
 pub mod identity;
+pub mod links;
 pub mod policy;
 pub mod tools;

@@ -487,7 +487,9 @@ impl DiscoveryTarget {
         })
     }
 
-    fn to_json(&self) -> Value {
+    /// The target as the list writes it, credentials included.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let mut out = Map::new();
         out.insert("network".to_owned(), self.network.as_str().into());
         if let Some(workers) = self.workers {
@@ -524,7 +526,9 @@ impl DeviceTarget {
         })
     }
 
-    fn to_json(&self) -> Value {
+    /// The target as the list writes it, credential included.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let mut out = Map::new();
         out.insert("host".to_owned(), self.host.clone().into());
         if let Some(kind) = self.kind {

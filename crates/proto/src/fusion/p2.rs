@@ -369,6 +369,52 @@ impl Device {
             .or(dns)
     }
 
+    /// Reads what [`Device::to_json`] writes; members it does not know are left out. `None` without
+    /// an address.
+    #[must_use]
+    pub fn from_json(value: &serde_json::Value) -> Option<Self> {
+        let text = |name: &str| match value.get(name)? {
+            serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            serde_json::Value::Array(_)
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Null
+            | serde_json::Value::Object(_)
+            | serde_json::Value::String(_) => None,
+        };
+        let ips = value.get("ips").and_then(serde_json::Value::as_array);
+        Some(Self {
+            ip: text("ip")?,
+            entity: text("entity"),
+            auth_snmp: text("authsnmp"),
+            auth_port: text("authport"),
+            auth_protocol: text("authprotocol"),
+            kind: text("type").as_deref().and_then(DeviceType::parse),
+            manufacturer: text("manufacturer"),
+            model: text("model"),
+            description: text("description"),
+            snmp_hostname: text("snmphostname"),
+            location: text("location"),
+            contact: text("contact"),
+            uptime: text("uptime"),
+            serial: text("serial"),
+            firmware: text("firmware"),
+            mac: text("mac"),
+            ips: ips
+                .map(|ips| {
+                    ips.iter()
+                        .filter_map(|ip| ip.as_str().map(str::to_owned))
+                        .collect()
+                })
+                .unwrap_or_default(),
+            dns_hostname: text("dnshostname"),
+            netbios_name: text("netbiosname"),
+            workgroup: text("workgroup"),
+            user_session: text("usersession"),
+            net_port_vendor: text("netportvendor"),
+        })
+    }
+
     /// All fields that are there, under their P2 names in lower case.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

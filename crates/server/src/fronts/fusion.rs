@@ -457,7 +457,7 @@ impl Front {
         if let Some(refusal) = self.allowed(&admission, from) {
             return Ok(refusal);
         }
-        let Ok(token) = job.parse::<OfferToken>() else {
+        let Some(token) = jobs::token_of(job) else {
             return Ok(unknown_job());
         };
         let news = match news {
@@ -506,9 +506,7 @@ impl Front {
             process,
             content,
         } = message;
-        let token = process
-            .as_deref()
-            .and_then(|text| text.parse::<OfferToken>().ok());
+        let token = process.as_deref().and_then(jobs::token_of);
         if content == p2::Content::Prolog {
             return match context.agent_id {
                 Some(_) => self.native_prolog(&device, context, from).await,

@@ -5,8 +5,10 @@
 
 use std::net::IpAddr;
 
+use muster_core::RunId;
 use muster_core::kind::Kind;
 use muster_core::range::AddressRange;
+use muster_core::run::OfferToken;
 use muster_core::time::parse_duration;
 use muster_proto::fusion::json::{Fields, as_text};
 use muster_proto::fusion::p1::{DiscoveryTarget, InventoryOptions, Job, Task, Work};
@@ -49,6 +51,35 @@ pub(super) fn is_of_the_family(kind: &Kind) -> bool {
 /// Kinds whose specs hold credentials.
 pub(super) fn has_credentials(kind: &Kind) -> bool {
     matches!(kind.as_str(), "netdiscovery" | "netinventory")
+}
+
+/// Digits of a run in a PID, and of its offer behind them.
+const PID_RUN_DIGITS: usize = 39;
+const PID_OFFER_DIGITS: usize = 10;
+
+/// The token as a P2 PID: real agents sort jobs by it as numbers, and complain of other text.
+fn pid_of(token: OfferToken) -> String {
+    let run = token.run.uuid().as_u128();
+    format!(
+        "{run:0PID_RUN_DIGITS$}{:0PID_OFFER_DIGITS$}",
+        token.generation
+    )
+}
+
+/// The offer that a peer echoes, in P1's form or in P2's.
+pub(super) fn token_of(text: &str) -> Option<OfferToken> {
+    if let Ok(token) = text.parse() {
+        return Some(token);
+    }
+    let (run, generation) = text.split_at_checked(PID_RUN_DIGITS)?;
+    if generation.len() != PID_OFFER_DIGITS || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let run = RunId::from_uuid(uuid::Uuid::from_u128(run.parse().ok()?));
+    Some(OfferToken {
+        run,
+        generation: generation.parse().ok()?,
+    })
 }
 
 /// The offer as a P1 task with one job.
@@ -125,7 +156,7 @@ pub(super) fn as_option(offer: &Offer) -> Result<Option<JobOption>, String> {
         })
         .collect();
     Ok(Some(JobOption::NetDiscovery(DiscoveryOption {
-        pid: offer.token.to_string(),
+        pid: pid_of(offer.token),
         threads: spec.workers,
         timeout: spec.timeout,
         ranges,
@@ -289,7 +320,13 @@ mod tests {
         let Some(JobOption::NetDiscovery(option)) = as_option(&offer).unwrap() else {
             panic!()
         };
-        assert_eq!(option.pid, offer.token.to_string());
+        assert!(
+            option.pid.bytes().all(|b| b.is_ascii_digit()),
+            "{}",
+            option.pid
+        );
+        assert_eq!(token_of(&option.pid), Some(offer.token));
+        assert_eq!(token_of(&job.id), Some(offer.token));
         assert_eq!((option.threads, option.timeout), (4, 2));
         assert_eq!(option.ranges.len(), 2);
         assert_eq!(option.ranges[0].port.as_deref(), Some("161,16100"));
@@ -330,6 +367,19 @@ mod tests {
             let error = as_option(&offer).unwrap_err();
             assert!(error.contains(what), "{spec}: {error}");
             assert!(as_task(&offer).is_err());
+        }
+    }
+
+    #[test]
+    fn every_offer_has_a_pid_of_its_own() {
+        for (run, generation) in [(0, 0), (u128::MAX, u32::MAX), (7, 1)] {
+            let run = RunId::from_uuid(Uuid::from_u128(run));
+            let token = OfferToken { run, generation };
+            assert_eq!(token_of(&pid_of(token)), Some(token));
+        }
+        let past = "9".repeat(49);
+        for text in ["", "7", "101", "x", past.as_str(), "é".repeat(40).as_str()] {
+            assert_eq!(token_of(text), None, "{text}");
         }
     }
 
