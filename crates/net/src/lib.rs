@@ -23,4 +23,4 @@ pub use listen::{
     Accepted, BindError, ClientCertificate, ListenSpec, Listener, NetContext, PeerInfo, Security,
     serve,
 };
-pub use path::{PathMtu, is_own_address, path_mtu};
+pub use path::{PathMtu, is_own_address, is_public, path_mtu};
