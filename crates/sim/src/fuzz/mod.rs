@@ -4,6 +4,7 @@
 //! replays through the same code as an ordinary test on stable Rust. A body panics when a decoder
 //! does, or when a property beyond "no panic" does not hold.
 
+pub mod pscheduler;
 pub mod store;
 pub mod zabbix;
 
@@ -13,6 +14,8 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
 pub const TARGETS: &[Target] = &[
+    ("pscheduler_request", pscheduler::request),
+    ("pscheduler_task", pscheduler::task),
     ("store_block", store::block),
     ("store_id_set", store::id_set),
     ("zabbix_frame", zabbix::frame),
