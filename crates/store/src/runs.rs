@@ -254,6 +254,27 @@ pub fn count_open(tx: &mut Tx<'_>, task: TaskId) -> Result<i64, StoreError> {
     .int("n")
 }
 
+/// When runs last ended and were last planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// When the run that ended last did so.
+    pub ended: Option<Timestamp>,
+    /// When the run that was made last was.
+    pub planned: Option<Timestamp>,
+}
+
+/// When runs last ended and were last planned.
+pub fn latest(tx: &mut Tx<'_>) -> Result<Latest, StoreError> {
+    let row = tx.query_one(
+        "SELECT MAX(end_at) AS ended, MAX(created) AS planned FROM runs",
+        params![],
+    )?;
+    Ok(Latest {
+        ended: row.opt_timestamp("ended")?,
+        planned: row.opt_timestamp("planned")?,
+    })
+}
+
 /// How many runs are in each state, `ended` by the way they ended.
 pub fn counts(tx: &mut Tx<'_>) -> Result<Vec<(String, i64)>, StoreError> {
     let rows = tx.query(

@@ -389,6 +389,9 @@ fn route(request: &Request<Bytes>, query: &Query, limits: &Limits) -> Result<Wha
             }
             ["runs", state] => match RunState::of_str(state) {
                 None | Some(RunState::Scheduling | RunState::Canceled) => Err(Reject::not_found()),
+                Some(_) if query.text("start").is_some() || query.text("end").is_some() => {
+                    Err(Reject::not_supported("Counting the runs of a period"))
+                }
                 Some(state) => Ok(What::Stat(Stat::Runs(state))),
             },
             _ => Err(Reject::not_found()),

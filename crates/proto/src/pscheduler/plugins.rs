@@ -418,9 +418,9 @@ impl Catalogue {
         let (Some(schema), Some(_)) = (schema, document.get("test")) else {
             // No version takes it: the original tries all of them and names none.
             let shown = super::json::python_repr(document);
-            return Err(format!(
+            return Err(super::schemas::short(format!(
                 "At /: {shown} is not valid under any of the given schemas"
-            ));
+            )));
         };
         schema.check(document)?;
         if let Some(schedule) = document.get("schedule") {
@@ -439,9 +439,9 @@ impl Catalogue {
                 Some(schema) => schema.check_below(&format!("/archives/{at}"), archive)?,
                 None => {
                     let shown = super::json::python_repr(archive);
-                    return Err(format!(
+                    return Err(super::schemas::short(format!(
                         "At /archives/{at}: {shown} is not valid under any of the given schemas"
-                    ));
+                    )));
                 }
             }
         }
@@ -619,6 +619,7 @@ pub fn participant_result(test: &str, merged: &Value) -> Value {
         "succeeded": succeeded,
         "diags": member("diags").unwrap_or_else(|| Value::from("")),
         "error": member("error").unwrap_or_else(|| Value::from("")),
-        "result": own
+        "result": own,
+        "schema": 1
     })
 }

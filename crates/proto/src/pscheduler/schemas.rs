@@ -66,7 +66,7 @@ impl Schema {
                     .trim_start_matches('/')
                     .replace("~1", "/")
                     .replace("~0", "~");
-                Err(format!("At /{path}: {}", self.message(&error)))
+                Err(short(format!("At /{path}: {}", self.message(&error))))
             }
         }
     }
@@ -83,6 +83,18 @@ impl Schema {
             (Some(own), Some(text)) => own.replace("%s", text),
             _ => python_text(error),
         }
+    }
+}
+
+/// Most characters of a message: it quotes what the peer sent, which may be megabytes.
+const MESSAGE_MAX: usize = 1000;
+
+/// A message cut to what a person reads.
+#[must_use]
+pub(super) fn short(text: String) -> String {
+    match text.char_indices().nth(MESSAGE_MAX) {
+        None => text,
+        Some((at, _)) => format!("{} ...", text.get(..at).unwrap_or("")),
     }
 }
 

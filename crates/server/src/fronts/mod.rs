@@ -3,4 +3,5 @@
 
 pub mod admin;
 pub mod fusion;
+pub mod pscheduler;
 pub mod zabbix;
