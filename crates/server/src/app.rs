@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::control::{Control, Result};
 use crate::fronts::admin::{self, Admin, LimitView};
-use crate::fronts::fusion;
 use crate::fronts::zabbix::ZabbixFront;
+use crate::fronts::{fusion, pscheduler};
 use crate::reconcile::{self, Statuses};
 
 /// Bound listeners; those turned off are absent.
@@ -153,10 +153,16 @@ impl App {
 }
 
 /// All HTTP wires, the admin API and the console.
-pub fn router(control: &Control, statuses: &Statuses, _hostname: &str) -> Router {
+pub fn router(control: &Control, statuses: &Statuses, hostname: &str) -> Router {
     let admin = Admin::new(control.clone(), statuses.clone(), limits());
     let console = get_service(admin::console_router(admin.clone()));
-    admin::router(admin).merge(fusion::router(control.clone(), console))
+    admin::router(admin)
+        .merge(fusion::router(control.clone(), console))
+        .merge(pscheduler::router(
+            control.clone(),
+            statuses.clone(),
+            hostname,
+        ))
 }
 
 /// The bounds of all listeners and wires, for `GET /api/v1/limits`.
@@ -165,6 +171,7 @@ fn limits() -> Vec<LimitView> {
     let http = HttpLimits::default();
     let drive = DriveLimits::default();
     let shake = HandshakeLimits::default();
+    let tasks = muster_proto::pscheduler::wire::Limits::default();
     let count = |name, value: usize| LimitView::new(name, value);
     let time = |name, value: Duration| LimitView::new(name, value.as_secs_f64());
     vec![
@@ -189,5 +196,10 @@ fn limits() -> Vec<LimitView> {
         time("stream.write_stall_seconds", drive.write_stall),
         time("stream.after_eof_seconds", drive.after_eof),
         count("stream.output_bytes", drive.output_max),
+        count("pscheduler.body_bytes", tasks.body_bytes_max),
+        count("pscheduler.query_parameters", tasks.parameters_max),
+        LimitView::new("pscheduler.wait_seconds", tasks.wait_secs_max),
+        LimitView::new("pscheduler.runs_per_task", tasks.runs_max),
+        LimitView::new("pscheduler.duration_seconds", tasks.duration_max.secs_up()),
     ]
 }
