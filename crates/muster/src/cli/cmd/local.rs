@@ -7,6 +7,7 @@ use muster_agent::tools::{Cause, Context, Failure, registry};
 use muster_net::clock::{Clock, Entropy};
 use rand_core::Rng as _;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::{DiscoverArgs, Global, MeasureArgs};
 use crate::cli::error::{CliError, Code, Exit};
@@ -53,6 +54,14 @@ pub(in crate::cli) async fn discover(
         spec.insert("_credentials".to_owned(), Value::Array(credentials));
     }
     let result = run_tool(global, "netdiscovery", Value::Object(spec)).await?;
+    for note in result
+        .get("notes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        out.say(&output::clean(&output::cell(note)));
+    }
     match result.get("devices").and_then(Value::as_array) {
         Some(devices) if out.format != crate::cli::args::Format::Json => out.list(DEVICES, devices),
         _ => out.object(&result),
@@ -96,7 +105,7 @@ pub(in crate::cli) async fn measure(
     out.object(&result)
 }
 
-/// Runs the tool for a kind; a signal cancels it.
+/// Runs the tool for a kind, part by part; a signal cancels it.
 async fn run_tool(global: &Global, kind: &str, spec: Value) -> Result<Value, CliError> {
     let registry = registry();
     let Some(tool) = registry.find(kind) else {
@@ -108,19 +117,37 @@ async fn run_tool(global: &Global, kind: &str, spec: Value) -> Result<Value, Cli
         )
         .line(format!("there is one for: {}", known.join(", "))));
     };
-    tool.check(&spec)
-        .map_err(|e| CliError::usage(format!("{kind}: {e}")))?;
+    let wrong = |e| CliError::usage(format!("{kind}: {e}"));
+    let parts = tool.expand(&spec, &[]).map_err(wrong)?;
+    for part in &parts {
+        tool.check(part).map_err(wrong)?;
+    }
     let mut seed = [0; 32];
-    Entropy::system().rng().fill_bytes(&mut seed);
-    let context = Context::operator(Clock::system(), seed, state::folder(global).join("agent"));
-    let cancel = context.cancel.clone();
-    let mut work = tool.run(context, spec);
-    let outcome = tokio::select! {
-        outcome = &mut work => outcome,
-        _ = tokio::signal::ctrl_c() => {
-            cancel.cancel();
-            work.await
+    let mut rng = Entropy::system().rng();
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let listening = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
         }
+    });
+    let mut outcomes = Vec::with_capacity(parts.len());
+    for part in parts {
+        rng.fill_bytes(&mut seed);
+        let folder = state::folder(global).join("agent");
+        let mut context = Context::operator(Clock::system(), seed, folder);
+        context.cancel = cancel.clone();
+        let outcome = tool.run(context, part.clone()).await;
+        outcomes.push((part, outcome));
+    }
+    listening.abort();
+    let outcome = match outcomes.pop() {
+        Some((_, only)) if outcomes.is_empty() => only,
+        Some(last) => {
+            outcomes.push(last);
+            tool.gather(outcomes)
+        }
+        None => tool.gather(outcomes),
     };
     outcome.map_err(|failure| failed(kind, failure))
 }
