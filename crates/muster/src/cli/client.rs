@@ -179,15 +179,10 @@ impl Client {
         query: &[(&str, &str)],
     ) -> Result<reqwest::RequestBuilder, CliError> {
         let mut url = self.base.clone();
-        {
-            let mut segments = url
-                .path_segments_mut()
-                .map_err(|()| CliError::usage(format!("{} is no base of paths", self.base)))?;
-            segments
-                .pop_if_empty()
-                .extend(["api", "v1"])
-                .extend(path.split('/'));
-        }
+        url.set_path(&format!(
+            "{}/api/v1/{path}",
+            self.base.path().trim_end_matches('/')
+        ));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -225,6 +220,27 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
         unreachable(&self.base, error)
     }
+}
+
+/// A path below `/api/v1` of these parts; names of objects may hold any character.
+pub(crate) fn path(parts: &[&str]) -> String {
+    let mut path = String::new();
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            path.push('/');
+        }
+        for byte in part.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                    path.push(char::from(byte));
+                }
+                // A part of dots only would be taken for a step up.
+                b'.' if part.bytes().any(|b| b != b'.') => path.push('.'),
+                _ => path += &format!("%{byte:02X}"),
+            }
+        }
+    }
+    path
 }
 
 /// What a failed call to `url` means to the person who asked.
@@ -314,4 +330,38 @@ pub(crate) fn http(certificates: &[Vec<u8>]) -> Result<reqwest::Client, CliError
     builder
         .build()
         .map_err(|e| CliError::failed(Code::INTERNAL, "cannot set up the HTTP client").cause(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_objects_stay_one_part_of_a_path() {
+        for (parts, encoded) in [
+            (vec!["agents", "lab-7"], "agents/lab-7"),
+            (
+                vec!["items", "web:vfs.fs.size[/,free]", "history"],
+                "items/web%3Avfs.fs.size%5B%2F%2Cfree%5D/history",
+            ),
+            (vec!["agents", ".."], "agents/%2E%2E"),
+            (vec!["agents", "a b?c#d%e"], "agents/a%20b%3Fc%23d%25e"),
+            (vec!["agents", "\u{e9}"], "agents/%C3%A9"),
+        ] {
+            assert_eq!(path(&parts), encoded);
+        }
+    }
+
+    #[test]
+    fn only_http_has_an_admin_api() {
+        for (url, fine) in [
+            ("http://h", true),
+            ("https://h:8443/base", true),
+            ("ftp://h", false),
+            ("h:80", false),
+            ("", false),
+        ] {
+            assert_eq!(parse_url(url).is_ok(), fine, "{url}");
+        }
+    }
 }

@@ -58,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
             | Command::Discover(_)
     );
     crate::logging::init(&global, &command);
+    muster_net::tls::install_provider();
     let mut builder = if many {
         tokio::runtime::Builder::new_multi_thread()
     } else {

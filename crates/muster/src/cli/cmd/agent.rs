@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::{AgentCommand, KeyCommand, KeyCreateArgs};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::error::{CliError, Code};
 use crate::cli::output::{Column, Output, column};
 
@@ -29,7 +29,7 @@ pub(in crate::cli) async fn run(
     match command {
         AgentCommand::List => out.list(COLUMNS, &client.list("agents", &[]).await?),
         AgentCommand::Show(args) => {
-            out.object(&client.get(&format!("agents/{}", args.name), &[]).await?)
+            out.object(&client.get(&path(&["agents", &args.name]), &[]).await?)
         }
         AgentCommand::Approve(args) => each(client, out, &args.names, Verb::Approve).await,
         AgentCommand::Disable(args) => each(client, out, &args.names, Verb::Disable).await,
@@ -57,15 +57,15 @@ async fn each(client: &Client, out: Output, names: &[String], verb: Verb) -> Res
         let result = match verb {
             Verb::Approve => {
                 client
-                    .post(&format!("agents/{name}/approve"), &json!({}))
+                    .post(&path(&["agents", name, "approve"]), &json!({}))
                     .await
             }
             Verb::Disable => {
                 client
-                    .post(&format!("agents/{name}/disable"), &json!({}))
+                    .post(&path(&["agents", name, "disable"]), &json!({}))
                     .await
             }
-            Verb::Remove => client.delete(&format!("agents/{name}")).await,
+            Verb::Remove => client.delete(&path(&["agents", name])).await,
         };
         match result {
             Ok(agent) => done.push(agent),

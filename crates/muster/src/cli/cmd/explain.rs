@@ -6,7 +6,7 @@ use clap::ValueEnum as _;
 use serde_json::Value;
 
 use crate::cli::args::ExplainArgs;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::error::CliError;
 use crate::cli::output::{self, Output, Style};
 
@@ -18,9 +18,7 @@ pub(in crate::cli) async fn explain(
 ) -> Result<(), CliError> {
     let noun = args.noun.to_possible_value();
     let noun = noun.as_ref().map_or("run", |noun| noun.get_name());
-    let story = client
-        .get(&format!("explain/{noun}/{}", args.id), &[])
-        .await?;
+    let story = client.get(&path(&["explain", noun, &args.id]), &[]).await?;
     out.object_as(&story, |story| render(story, out.style))
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 
 use crate::cli::args::{HostCreateArgs, HostName};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::error::CliError;
 use crate::cli::output::{Column, Output, column};
 
@@ -48,5 +48,5 @@ pub(in crate::cli) async fn show(
     out: Output,
     args: HostName,
 ) -> Result<(), CliError> {
-    out.object(&client.get(&format!("hosts/{}", args.name), &[]).await?)
+    out.object(&client.get(&path(&["hosts", &args.name]), &[]).await?)
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value, json};
 
 use crate::cli::args::{ItemCreateArgs, ItemHistoryArgs, ItemListArgs, ItemRef};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::error::{CliError, Code, Exit};
 use crate::cli::output::{Column, Output, column};
 
@@ -69,7 +69,7 @@ pub(in crate::cli) async fn get(
     args: ItemRef,
 ) -> Result<(), CliError> {
     let id = resolve(client, &args).await?;
-    out.object(&client.get(&format!("items/{id}"), &[]).await?)
+    out.object(&client.get(&path(&["items", &id]), &[]).await?)
 }
 
 /// `muster item history`.
@@ -90,20 +90,27 @@ pub(in crate::cli) async fn history(
     if let Some(until) = &until {
         query.push(("until", until));
     }
-    let text = client.text(&format!("items/{id}/history"), &query).await?;
+    let text = client
+        .text(&path(&["items", &id, "history"]), &query)
+        .await?;
     out.list(SAMPLE_COLUMNS, &samples(&text)?)
 }
 
-/// The id of the item meant: an id or the beginning of one, or a key.
+/// What names the item meant in a path: an id or the beginning of one, `HOST:KEY`, or the id of the
+/// one item with a key.
 async fn resolve(client: &Client, item: &ItemRef) -> Result<String, CliError> {
-    let (key, by_id) = match (&item.item, &item.key) {
-        (_, Some(key)) => (key, false),
-        (Some(text), None) => (text, looks_like_id(text) && item.host.is_none()),
+    let key = match (&item.item, &item.key) {
+        (_, Some(key)) => key,
+        (Some(text), None) if item.host.is_none() => {
+            match client.get(&path(&["items", text]), &[]).await {
+                Ok(found) => return Ok(id_of(&found)),
+                Err(error) if error.exit != Exit::NotFound => return Err(error),
+                Err(_) => text,
+            }
+        }
+        (Some(text), None) => text,
         (None, None) => return Err(CliError::usage("no item was named")),
     };
-    if by_id {
-        return Ok(key.clone());
-    }
     let mut query = Vec::new();
     if let Some(host) = &item.host {
         query.push(("host", host.as_str()));
@@ -114,15 +121,13 @@ async fn resolve(client: &Client, item: &ItemRef) -> Result<String, CliError> {
         .filter(|item| item.get("key").and_then(Value::as_str) == Some(key.as_str()))
         .collect();
     match found.as_slice() {
-        [one] => Ok(one
-            .get("id")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()),
-        [] => Err(
-            CliError::new(Exit::NotFound, Code::NOT_FOUND, format!("no item {key:?}"))
-                .next("`muster item list`"),
-        ),
+        [one] => Ok(id_of(one)),
+        [] => Err(CliError::new(
+            Exit::NotFound,
+            Code::NOT_FOUND,
+            format!("there is no item {key:?}"),
+        )
+        .next("`muster item list`")),
         several => Err(CliError::new(
             Exit::NotFound,
             Code::AMBIGUOUS,
@@ -132,8 +137,11 @@ async fn resolve(client: &Client, item: &ItemRef) -> Result<String, CliError> {
     }
 }
 
-fn looks_like_id(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+fn id_of(item: &Value) -> String {
+    item.get("id")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[derive(Deserialize)]
@@ -197,18 +205,5 @@ mod tests {
             exact("123456789.12345679").as_f64(),
             Some(123_456_789.123_456_79)
         );
-    }
-
-    #[test]
-    fn keys_are_told_from_ids() {
-        for (text, id) in [
-            ("0198c1", true),
-            ("0198c1d2-7a3b-4c5d-8e9f-001122334455", true),
-            ("system.cpu.load", false),
-            ("vfs.fs.size[/,free]", false),
-            ("", false),
-        ] {
-            assert_eq!(looks_like_id(text), id, "{text}");
-        }
     }
 }

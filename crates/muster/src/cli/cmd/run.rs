@@ -8,7 +8,7 @@ use muster_net::clock::Clock;
 use serde_json::Value;
 
 use crate::cli::args::{Format, IdArg, ResultForm, RunListArgs, RunWatchArgs};
-use crate::cli::client::{Client, Fresh};
+use crate::cli::client::{Client, Fresh, path};
 use crate::cli::error::{CliError, Code, Exit};
 use crate::cli::output::{self, Column, Output, column};
 use crate::cli::parse::Period;
@@ -54,7 +54,7 @@ pub(in crate::cli) async fn show(
     out: Output,
     args: IdArg,
 ) -> Result<(), CliError> {
-    out.object(&client.get(&format!("runs/{}", args.id), &[]).await?)
+    out.object(&client.get(&path(&["runs", &args.id]), &[]).await?)
 }
 
 /// `muster run watch`.
@@ -77,7 +77,7 @@ pub(in crate::cli) async fn result(
     out: Output,
     args: crate::cli::args::RunResultArgs,
 ) -> Result<(), CliError> {
-    let path = format!("runs/{}/result", args.id);
+    let path = path(&["runs", &args.id, "result"]);
     match args.format {
         ResultForm::Json => out.object(&client.get(&path, &[("format", "json")]).await?),
         ResultForm::Text => {
@@ -117,7 +117,7 @@ pub(in crate::cli) async fn wait_for_task(
         if let Some(id) = first.and_then(|run| run.get("id")).and_then(Value::as_str) {
             break id.to_owned();
         }
-        let task = client.get(&format!("tasks/{task}"), &[]).await?;
+        let task = client.get(&path(&["tasks", task]), &[]).await?;
         if task.get("state").and_then(Value::as_str) != Some("active") {
             return Err(
                 CliError::failed(Code::RUN_NOT_SUCCEEDED, "the task ended without a run")
@@ -145,7 +145,7 @@ async fn follow(
     loop {
         let left = left(deadline)?;
         let answer = client
-            .watch(&format!("runs/{id}"), tag.as_deref(), WAIT_EACH.min(left))
+            .watch(&path(&["runs", id]), tag.as_deref(), WAIT_EACH.min(left))
             .await?;
         let run = match answer {
             Fresh::Same => continue,

@@ -6,7 +6,7 @@ use muster_net::clock::Clock;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{IdArg, ScheduleArgs, TaskCommand, TaskCreateArgs};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::cmd::run;
 use crate::cli::error::CliError;
 use crate::cli::output::{Column, Output, column};
@@ -87,10 +87,10 @@ pub(in crate::cli) async fn run(
             }
             out.list(COLUMNS, &client.list("tasks", &query).await?)
         }
-        Prepared::Show(args) => out.object(&client.get(&format!("tasks/{}", args.id), &[]).await?),
+        Prepared::Show(args) => out.object(&client.get(&path(&["tasks", &args.id]), &[]).await?),
         Prepared::Cancel(args) => out.object(
             &client
-                .post(&format!("tasks/{}/cancel", args.id), &json!({}))
+                .post(&path(&["tasks", &args.id, "cancel"]), &json!({}))
                 .await?,
         ),
     }
