@@ -2,3 +2,4 @@
 //! decide nothing.
 
 pub mod fusion;
+pub mod zabbix;
