@@ -1,0 +1,351 @@
+//! The real fusioninventory-agent 2.6, a real snmpd and simulated SNMP devices, in a network
+//! namespace of their own, against the `muster` that users run.
+//!
+//! Needs root, for the namespace. What is missing is said loudly, and is a failure in CI.
+
+#![expect(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use muster_sim::peers::{Peer, program, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Simulated devices from 127.0.0.2 on, and what they call themselves.
+const DEVICES: [(&str, &str); 4] = [
+    ("switch-procurve", "sw-lab-1"),
+    ("printer-laserjet", "prt-lab-1"),
+    ("router-ios", "rt-lab-1"),
+    ("ups-smart", "ups-lab-1"),
+];
+
+const SNMPD_CONF: &str = "agentaddress udp:127.0.0.1:161\n\
+    rocommunity public\n\
+    sysName snmpd-host\n\
+    sysLocation Test bench\n\
+    sysContact root@example.org\n";
+
+/// All of them, and the real snmpd.
+const NAMES: [&str; 5] = [
+    "prt-lab-1",
+    "rt-lab-1",
+    "snmpd-host",
+    "sw-lab-1",
+    "ups-lab-1",
+];
+
+/// Programs and the packages that bring them.
+const NEEDED: [(&str, &str); 6] = [
+    (
+        "fusioninventory-agent",
+        "fusioninventory-agent fusioninventory-agent-task-network",
+    ),
+    ("ip", "iproute2"),
+    ("snmpd", "snmpd"),
+    ("snmpget", "snmp"),
+    ("snmpsimd", "snmpsim"),
+    ("unshare", "util-linux"),
+];
+
+/// A network namespace, with loopback only; gone when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(name: &str) -> Self {
+        let name = format!("muster-{name}-{}", std::process::id());
+        run(Command::new("ip").args(["netns", "add", &name]));
+        let made = Self(name);
+        run(Command::new("ip").args(["-n", &made.0, "link", "set", "lo", "up"]));
+        made
+    }
+
+    /// A command inside.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // What is left of it goes with the machine; there is nobody to tell.
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Server, devices and folders. Fields are dropped in order: peers before their namespace.
+struct Bench {
+    server: Option<Peer>,
+    _devices: Vec<Peer>,
+    namespace: Namespace,
+    folder: TempDir,
+}
+
+impl Bench {
+    /// `None`, said loudly, where the real peers are not.
+    #[expect(
+        clippy::print_stderr,
+        reason = "a test that does not run must not look like one that did"
+    )]
+    fn new(name: &str) -> Option<Self> {
+        for (wanted, package) in NEEDED {
+            program(wanted, package)?;
+        }
+        if !rustix::process::geteuid().is_root() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "a network namespace needs root"
+            );
+            eprintln!("\n*** NOT RUN: a network namespace needs root ***\n");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // The simulator drops its privileges and must still get at its files.
+        run(Command::new("chmod").arg("755").arg(folder.path()));
+        let namespace = Namespace::new(name);
+        let devices = start_devices(&namespace, folder.path());
+        let mut bench = Self {
+            server: None,
+            _devices: devices,
+            namespace,
+            folder,
+        };
+        bench.start_server();
+        Some(bench)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn muster(&self, state: &str) -> Command {
+        let mut command = self.namespace.command(env!("CARGO_BIN_EXE_muster"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root");
+        command.arg("--state").arg(self.path(state));
+        command
+    }
+
+    fn start_server(&mut self) {
+        let mut command = self.muster("state");
+        command.args(["server", "run", "--enrol-policy", "loopback"]);
+        command.args(["--fusion-contact-interval", "2s"]);
+        let log = self.path("server.log");
+        self.server = Some(Peer::start(&mut command, &log));
+        let addresses = self.path("state/addresses.json");
+        assert!(
+            wait_until(Duration::from_secs(30), || addresses.exists()),
+            "the server does not start: {}",
+            fs::read_to_string(log).unwrap()
+        );
+    }
+
+    /// Runs the command line and reads what it prints.
+    fn cli(&self, arguments: &[&str]) -> Value {
+        let output = self
+            .muster("state")
+            .args(["-o", "json"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "muster {arguments:?}: {out}{err}");
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("muster {arguments:?}: {e}: {out}"))
+    }
+
+    /// One pass of the real agent, which then ends. It keeps its identity in the bench.
+    fn agent_pass(&self, tasks: &str) -> String {
+        let vardir = self.path("agent");
+        fs::create_dir_all(&vardir).unwrap();
+        let script = format!(
+            "mount --bind {} /var/lib/fusioninventory-agent && hostname lab-host && exec \
+             fusioninventory-agent --config=none --no-httpd --logger=stderr --debug --tag=lab \
+             --server=http://127.0.0.1:8080/glpi/plugins/fusioninventory/ --tasks={tasks}",
+            vardir.display()
+        );
+        // In mount and UTS namespaces of its own: neither its state nor its name is this machine's.
+        let mut command = self.namespace.command("unshare");
+        command.args(["--mount", "--uts", "timeout", "120", "sh", "-c", &script]);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("LANG", "C").env("HOME", "/root");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("[error]")).collect();
+        assert!(errors.is_empty(), "the agent complains: {errors:?}");
+        said
+    }
+
+    fn host_names(&self) -> Vec<String> {
+        let hosts = self.cli(&["host", "list"]);
+        let mut names: Vec<String> = hosts
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|host| host["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn start_devices(namespace: &Namespace, folder: &Path) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    let conf = folder.join("snmpd.conf");
+    fs::write(&conf, SNMPD_CONF).unwrap();
+    let mut snmpd = namespace.command("snmpd");
+    snmpd.args(["-f", "-Lo", "-C", "-c"]).arg(&conf);
+    snmpd.arg("-p").arg(folder.join("snmpd.pid"));
+    snmpd.env("SNMP_PERSISTENT_DIR", folder.join("persist"));
+    peers.push(Peer::start(&mut snmpd, &folder.join("snmpd.log")));
+    let walks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../captures/snmp");
+    for (number, (device, _)) in (2..).zip(DEVICES) {
+        let data = folder.join("dev").join(device);
+        let cache = folder.join("cache").join(device);
+        fs::create_dir_all(&data).unwrap();
+        fs::create_dir_all(&cache).unwrap();
+        // The name of the file is the community.
+        fs::copy(
+            walks.join(format!("{device}.snmprec")),
+            data.join("public.snmprec"),
+        )
+        .unwrap();
+        run(Command::new("chown")
+            .args(["-R", "nobody:nogroup"])
+            .arg(&data)
+            .arg(&cache));
+        let mut simulator = namespace.command("snmpsimd");
+        simulator.arg(format!("--data-dir={}", data.display()));
+        simulator.arg(format!("--cache-dir={}", cache.display()));
+        simulator.arg(format!("--agent-udpv4-endpoint=127.0.0.{number}:161"));
+        simulator.args([
+            "--process-user=nobody",
+            "--process-group=nogroup",
+            "--logging-method=null",
+        ]);
+        peers.push(Peer::start(
+            &mut simulator,
+            &folder.join(format!("{device}.log")),
+        ));
+    }
+    for number in 1..=5 {
+        let address = format!("127.0.0.{number}");
+        let answers = || {
+            let mut get = namespace.command("snmpget");
+            get.args([
+                "-v2c",
+                "-cpublic",
+                "-t1",
+                "-r0",
+                &address,
+                "1.3.6.1.2.1.1.5.0",
+            ]);
+            get.output().unwrap().status.success()
+        };
+        assert!(
+            wait_until(Duration::from_secs(60), answers),
+            "no SNMP device at {address}"
+        );
+    }
+    peers
+}
+
+fn names_of(result: &Value) -> Vec<&str> {
+    let devices = result["devices"].as_array().unwrap();
+    let mut names: Vec<&str> = devices
+        .iter()
+        .map(|device| device["snmphostname"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+const DISCOVERY: [&str; 9] = [
+    "--target",
+    "127.0.0.1-127.0.0.2",
+    "--target",
+    "127.0.0.3-127.0.0.5",
+    "--credential",
+    "v2c:public",
+    "--workers",
+    "5",
+    "--wait",
+];
+
+#[test]
+fn the_real_agent_inventories_itself_and_discovers() {
+    let Some(bench) = Bench::new("fi") else {
+        return;
+    };
+    bench.agent_pass("inventory");
+    let agents = bench.cli(&["agent", "list"]);
+    let agent = &agents[0];
+    assert_eq!(agent["name"], "lab-host");
+    assert_eq!(
+        (&agent["wire"], &agent["state"]),
+        (&json!("fusion"), &json!("approved"))
+    );
+    assert_eq!(
+        (&agent["software"], &agent["version"]),
+        (&json!("fusioninventory-agent"), &json!("2.6-3"))
+    );
+    let host = bench.cli(&["host", "show", "lab-host"]);
+    assert_eq!(host["sources"][0]["what"], "inventory");
+    assert_eq!(host["inventory"]["hardware"]["name"], "lab-host");
+    let software = host["inventory"]["softwares"].as_array().unwrap();
+    assert!(
+        software
+            .iter()
+            .any(|s| s["name"] == "fusioninventory-agent"),
+        "{}",
+        software.len()
+    );
+    assert_eq!(agent["host"], host["id"]);
+
+    // The command line waits while the agent comes, works and goes.
+    let mut create = vec!["task", "create", "netdiscovery", "--agent", "lab-host"];
+    create.extend(DISCOVERY);
+    let run = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bench.cli(&create));
+        let planned = || !bench.cli(&["run", "list"]).as_array().unwrap().is_empty();
+        assert!(wait_until(Duration::from_secs(20), planned), "no run");
+        bench.agent_pass("inventory,netdiscovery");
+        waiting.join().unwrap()
+    });
+    assert_eq!(
+        (&run["state"], &run["end"]),
+        (&json!("ended"), &json!("succeeded")),
+        "{run}"
+    );
+    assert_eq!(names_of(&run["result"]), NAMES);
+    assert_eq!(run["agents"][0]["name"], "lab-host");
+    let mut expected = NAMES.to_vec();
+    expected.push("lab-host");
+    expected.sort_unstable();
+    assert_eq!(bench.host_names(), expected);
+    let switch = bench.cli(&["host", "show", "sw-lab-1"]);
+    assert_eq!(switch["serial"], "CN000MUST1");
+    assert_eq!(switch["type"], "networking");
+    assert_eq!(switch["macs"], json!(["02:4d:53:01:00:00"]));
+    assert_eq!(switch["sources"][0]["what"], "discovery");
+}
