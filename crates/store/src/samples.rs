@@ -75,6 +75,12 @@ pub enum IngestError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A name that PostgreSQL cannot hold.
+    #[error("the {what} of the upload holds U+0000")]
+    Nul {
+        /// Which name.
+        what: &'static str,
+    },
     /// Its session has more holes between its ids than are kept apart.
     #[error("session {session:?} of {peer:?} leaves more than {limit} holes between its ids")]
     Holes {
@@ -224,6 +230,15 @@ impl Samples {
         now: Timestamp,
         work: Option<group::Work>,
     ) -> Result<Accepted, IngestError> {
+        // One text that the database refuses would undo the whole group.
+        for (what, text) in [
+            ("peer", Some(&batch.peer)),
+            ("session", batch.session.as_ref()),
+        ] {
+            if text.is_some_and(|text| text.contains('\0')) {
+                return Err(IngestError::Nul { what });
+            }
+        }
         let mut bytes = 0usize;
         for (index, row) in batch.rows.iter().enumerate() {
             check(&row.reading).map_err(|what| IngestError::Impossible { index, what })?;

@@ -408,11 +408,13 @@ fn open_error(url: &StoreUrl, source: EngineError) -> StoreError {
 
 /// The connection, also after a transaction panicked on it; what that one left open is undone.
 fn lock_sqlite(conn: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    let guard = conn.lock().unwrap_or_else(PoisonError::into_inner);
-    if !guard.is_autocommit() {
+    conn.lock().unwrap_or_else(|poisoned| {
+        let guard = poisoned.into_inner();
         let _ = guard.execute_batch("ROLLBACK");
-    }
-    guard
+        let _ = guard.pragma_update(None, "query_only", false);
+        conn.clear_poison();
+        guard
+    })
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {
@@ -839,7 +841,15 @@ mod tests {
             .await;
             assert!(panicked.is_err_and(|e| e.is_panic()));
             store.write(|tx| insert(tx, 2)).await.unwrap();
-            assert_eq!(keys(&store).await, [2]);
+            let doomed = store.clone();
+            let panicked = tokio::spawn(async move {
+                let read = |_: &mut Tx<'_>| -> Result<(), StoreError> { panic!("on purpose") };
+                doomed.read(read).await
+            })
+            .await;
+            assert!(panicked.is_err_and(|e| e.is_panic()));
+            store.write(|tx| insert(tx, 3)).await.unwrap();
+            assert_eq!(keys(&store).await, [2, 3]);
         });
     }
 
@@ -935,6 +945,43 @@ mod tests {
                     let mode = std::fs::metadata(path).unwrap().permissions().mode();
                     assert_eq!(mode & 0o777, 0o600);
                 }
+            });
+        });
+    }
+
+    /// A database server that was restarted, or that cut idle connections: the next transaction works.
+    #[test]
+    fn lost_connections_are_replaced() {
+        for_each_durable_url(|url| {
+            if !matches!(url, StoreUrl::Postgres(_)) {
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let store = Store::open(url.clone()).await.unwrap();
+                let other = Store::open(url).await.unwrap();
+                table(&store).await;
+                for k in 0..3 {
+                    other.write(move |tx| insert(tx, k)).await.unwrap();
+                    let pid = other
+                        .read(|tx| tx.query_one("SELECT pg_backend_pid() AS pid", &[])?.int("pid"))
+                        .await
+                        .unwrap();
+                    let ended = store
+                        .write(move |tx| {
+                            tx.query_one(
+                                "SELECT pg_terminate_backend(CAST(CAST($1 AS BIGINT) AS INT), 5000) AS ended",
+                                params![pid],
+                            )?
+                            .bool("ended")
+                        })
+                        .await
+                        .unwrap();
+                    assert!(ended);
+                }
+                assert_eq!(keys(&other).await, [0, 1, 2]);
             });
         });
     }

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::agent::{Agent, AgentState, Capability, Wire};
 use muster_core::host::{Host, HostFacts, Source, SourceKind};
+use muster_core::kind::Kind;
 use muster_core::run::{Lease, Progress, Run, RunState, Window};
 use muster_core::sample::{Item, ItemType, Monitoring, ValueType};
 use muster_core::schedule::{History, Schedule, Start};
@@ -15,7 +16,8 @@ use muster_core::{AgentId, EnrolKeyId, HostId, ItemId, RunId, TaskId};
 use muster_store::agents::Bond;
 use muster_store::runs::{Filter, RunEvent};
 use muster_store::tasks::StoredTask;
-use muster_store::testing::for_each_store;
+use muster_store::testing::{for_each_durable_url, for_each_store};
+use muster_store::{Store, StoreError, Tx};
 use muster_store::{access, agents, hosts, journal, runs, tasks};
 use uuid::Uuid;
 
@@ -328,6 +330,97 @@ fn runs_keep_their_state_and_moves_are_guarded() {
             .await
             .unwrap();
     });
+}
+
+/// Several processes claim runs at once, as replicas do: no run is offered to two agents. Without the guard
+/// in `update` PostgreSQL hands most of them out twice.
+#[test]
+fn runs_are_claimed_once_by_many() {
+    const RUNS: u128 = 240;
+    for_each_durable_url(|url| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let stores = [
+                Store::open(url.clone()).await.unwrap(),
+                Store::open(url).await.unwrap(),
+            ];
+            stores[0].migrate(t(0)).await.unwrap();
+            let kind: Kind = "netdiscovery".parse().unwrap();
+            let made = kind.clone();
+            stores[0]
+                .write(move |tx| {
+                    tasks::insert(tx, &task(1))?;
+                    for n in 0..RUNS {
+                        runs::insert(tx, &run(100 + n, 1, None), &made)?;
+                    }
+                    Ok(())
+                })
+                .await
+                .unwrap();
+            let mut claimers = Vec::new();
+            for (n, store) in (1..=6u128).zip(stores.iter().cycle()) {
+                let (store, kinds) = (store.clone(), [kind.clone()]);
+                claimers.push(tokio::spawn(async move {
+                    let agent = AgentId::from_uuid(Uuid::from_u128(n));
+                    let mut mine = Vec::new();
+                    loop {
+                        let kinds = kinds.clone();
+                        // All of its own and ten of the others.
+                        let limit = i64::try_from(mine.len()).unwrap() + 10;
+                        let (seen, claimed) = store
+                            .write(move |tx| claim(tx, agent, &kinds, limit))
+                            .await
+                            .unwrap();
+                        mine.extend(claimed);
+                        if !seen {
+                            return mine;
+                        }
+                    }
+                }));
+            }
+            let mut claimed = Vec::new();
+            for claimer in claimers {
+                claimed.extend(claimer.await.unwrap());
+            }
+            claimed.sort();
+            let expected: Vec<RunId> = (0..RUNS)
+                .map(|n| RunId::from_uuid(Uuid::from_u128(100 + n)))
+                .collect();
+            assert_eq!(claimed, expected);
+        });
+    });
+}
+
+/// Claims planned runs for an agent; whether there were any, and which it got.
+fn claim(
+    tx: &mut Tx<'_>,
+    agent: AgentId,
+    kinds: &[Kind],
+    limit: i64,
+) -> Result<(bool, Vec<RunId>), StoreError> {
+    let mut seen = false;
+    let mut claimed = Vec::new();
+    for stored in runs::due(tx, agent, kinds, t(20), t(20), limit)? {
+        if stored.run.state != RunState::Planned {
+            continue;
+        }
+        seen = true;
+        let mut run = stored.run.clone();
+        run.generation += 1;
+        let lease = Lease {
+            agent,
+            expires: t(90),
+            generation: run.generation,
+        };
+        run.state = run.state.offer(lease).unwrap();
+        if runs::update(tx, &run, &stored.run.state, stored.run.generation)? {
+            claimed.push(run.id);
+        }
+    }
+    Ok((seen, claimed))
 }
 
 fn facts(name: &str, mac: Option<&str>) -> HostFacts {

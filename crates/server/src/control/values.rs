@@ -152,7 +152,7 @@ fn ingest_error(error: IngestError) -> ControlError {
             .next("the peer keeps them and repeats the upload")
             .caused_by(error)
         }
-        IngestError::Impossible { .. } | IngestError::Holes { .. } => {
+        IngestError::Impossible { .. } | IngestError::Holes { .. } | IngestError::Nul { .. } => {
             ControlError::invalid("INGEST_IMPOSSIBLE", "an upload holds what cannot be stored")
                 .because(error.to_string())
                 .caused_by(error)

@@ -550,6 +550,95 @@ fn impossible_readings_are_refused_before_anything_waits() {
     });
 }
 
+/// One upload that the database would refuse does not take its group along.
+#[test]
+fn names_with_nul_are_refused_alone() {
+    for_each_store(|store| async move {
+        let samples = open(&store, 1).await;
+        let row = || [(1, unsigned(1, NOON, 1))];
+        let (peer, session, good) = tokio::join!(
+            samples.ingest(batch("p\0x", "s", row()), at(NOON)),
+            samples.ingest(batch("px", "s\0", row()), at(NOON)),
+            samples.ingest(batch("px", "s", row()), at(NOON)),
+        );
+        assert!(
+            matches!(peer, Err(IngestError::Nul { what: "peer" })),
+            "{peer:?}"
+        );
+        assert!(
+            matches!(session, Err(IngestError::Nul { what: "session" })),
+            "{session:?}"
+        );
+        assert_eq!(good.unwrap(), stored(1, 0));
+        // Texts of values are inside of blocks, where U+0000 is a character.
+        let value = Value::Text("a\0b".to_owned());
+        let reading = Reading::from(Sample {
+            item: 2,
+            clock: NOON,
+            ns: 0,
+            value: value.clone(),
+        });
+        samples
+            .ingest(batch("px", "s", [(2, reading)]), at(NOON))
+            .await
+            .unwrap();
+        let found = samples.range(2, Span::newest(1)).await.unwrap();
+        assert_eq!(found[0].value, value);
+    });
+}
+
+/// A full disk is "not now": nothing of the upload is kept, and once there is room its repeat is stored.
+#[test]
+fn a_full_disk_is_not_now() {
+    for_each_store(|store| async move {
+        if store.engine() != Engine::Sqlite {
+            return;
+        }
+        let samples = open(&store, 1).await;
+        let pages = |count: &'static str| {
+            let store = store.clone();
+            async move { store.write(move |tx| tx.query(count, &[])).await.unwrap() }
+        };
+        pages("PRAGMA max_page_count = 100").await;
+        let mut state = 1u64;
+        let mut rows = |first: u64| -> Vec<(u64, Reading)> {
+            (first..first + 500)
+                .map(|id| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    (id, unsigned(id % 50, NOON + id as i64, state))
+                })
+                .collect()
+        };
+        let mut first = 1;
+        let refused = loop {
+            let upload = rows(first);
+            match samples
+                .ingest(batch("px", "s", upload.clone()), at(NOON))
+                .await
+            {
+                Ok(outcome) => assert_eq!(outcome, stored(500, 0)),
+                Err(IngestError::Store(error)) => {
+                    assert!(error.is_unavailable(), "{error:?}");
+                    break upload;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            first += 500;
+            assert!(first < 1_000_000);
+        };
+        assert_eq!(samples.stats().await.unwrap().readings, first - 1);
+        pages("PRAGMA max_page_count = 1000000").await;
+        let outcome = samples
+            .ingest(batch("px", "s", refused), at(NOON))
+            .await
+            .unwrap();
+        assert_eq!(outcome, stored(500, 0));
+        assert_eq!(samples.stats().await.unwrap().readings, first + 499);
+    });
+}
+
 /// A peer that leaves a hole after every id is refused, with nothing stored, rather than given a set that
 /// forgets; other sessions go on.
 #[test]
