@@ -1,7 +1,7 @@
 //! The agent as a whole: its state folder, its crew, its items, and the links it serves.
 //!
-//! [`Agent::open`] makes everything but the links, which are written against [`Agent::crew`] and
-//! [`Agent::forwarder`]. [`Agent::run`] keeps the links up and drains at the end: no more jobs, those
+//! [`Agent::open`] makes everything but the links, which are written against [`Agent::crew`],
+//! [`Agent::items`] and [`Agent::spool`]. [`Agent::run`] keeps the links up and drains at the end: no more jobs, those
 //! under way stopped, their endings told, then the links closed.
 
 use std::path::{Path, PathBuf};
@@ -13,14 +13,13 @@ use ipnet::IpNet;
 use muster_core::credential::Secret;
 use muster_net::clock::{Clock, Entropy};
 use muster_store::StoreError;
-use muster_store::spool::{Bound, Spool};
+use muster_store::spool::Spool;
 use rand_core::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::crew::{Crew, CrewParts, LedgerError, SpoolLedger};
-use crate::forward::Forwarder;
 use crate::identity::{Identity, IdentityError, StateFolder};
 use crate::policy::{PolicySource, SYSTEM_POLICY};
 use crate::tools::Registry;
@@ -132,7 +131,6 @@ pub struct Agent {
     spool: Spool,
     items: Arc<Items>,
     clock: Clock,
-    entropy: Entropy,
 }
 
 impl Agent {
@@ -186,7 +184,6 @@ impl Agent {
             spool,
             items,
             clock,
-            entropy,
         })
     }
 
@@ -224,18 +221,6 @@ impl Agent {
     #[must_use]
     pub fn spool(&self) -> &Spool {
         &self.spool
-    }
-
-    /// A forwarder of values to one server, named by its URL.
-    ///
-    /// # Errors
-    /// [`AgentError::Spool`].
-    pub async fn forwarder(&self, server: &str) -> Result<Arc<Forwarder>, AgentError> {
-        let (items, spool) = (Arc::clone(&self.items), self.spool.clone());
-        let (queue, clock) = (format!("values:{server}"), self.clock.clone());
-        let mut rng = self.entropy.rng();
-        let forwarder = Forwarder::open(items, spool, queue, Bound::VALUES, clock, &mut rng);
-        Ok(Arc::new(forwarder.await?))
     }
 
     /// Keeps the links up until `drain`, then ends in order; at `stop` it ends at once.

@@ -7,7 +7,7 @@
 //! own accord: `muster_net::clock` and paths are arguments.
 //!
 //! - [`agent`]: the whole of it, from the state folder to an orderly end.
-//! - [`identity`]: who it is. [`forward`]: values it owes.
+//! - [`identity`]: who it is.
 //! - [`crew`]: takes jobs, runs them, at most once each.
 //! - [`policy`] and [`audit`]: what the machine's owner allows, and the record of each decision.
 //! - [`tools`]: the work itself; [`tools::registry`] lists it.
@@ -15,7 +15,6 @@
 pub mod agent;
 pub mod audit;
 pub mod crew;
-pub mod forward;
 pub mod identity;
 pub mod links;
 pub mod policy;
