@@ -4,6 +4,7 @@
 //! replays through the same code as an ordinary test on stable Rust. A body panics when a decoder
 //! does, or when a property beyond "no panic" does not hold.
 
+pub mod agent;
 pub mod pscheduler;
 pub mod store;
 pub mod zabbix;
@@ -14,6 +15,9 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
 pub const TARGETS: &[Target] = &[
+    ("agent_item_key", agent::item_key),
+    ("agent_policy", agent::policy),
+    ("agent_spec", agent::spec),
     ("pscheduler_request", pscheduler::request),
     ("pscheduler_task", pscheduler::task),
     ("store_block", store::block),
