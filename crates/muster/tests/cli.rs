@@ -614,10 +614,7 @@ fn the_server_is_found_by_url_variable_and_certificate() {
 fn probe_tells_what_listens() {
     let server = Server::start("info");
     let http = format!("http://{}", server.address("http"));
-    for (wire, address) in [
-        ("zabbix", server.address("zabbix")),
-        ("fusion", http),
-    ] {
+    for (wire, address) in [("zabbix", server.address("zabbix")), ("fusion", http)] {
         let heard = server.json(&["probe", wire, &address]);
         assert_eq!(heard["speaks"], true, "{wire}: {heard}");
         assert_eq!(heard["wire"], wire);
@@ -625,6 +622,50 @@ fn probe_tells_what_listens() {
     let wrong = server.muster(&["probe", "zabbix", &server.address("http")]);
     assert_eq!(wrong.status.code(), Some(1), "{}", out(&wrong));
     assert!(err(&wrong).contains("[PROBE_FAILED]"), "{}", err(&wrong));
+}
+
+#[test]
+fn a_load_of_contacts_is_counted_and_cleared_away() {
+    let server = Server::start("info");
+    let figures = server.json(&[
+        "bench",
+        "fusion",
+        "--agents",
+        "5",
+        "--connections",
+        "2",
+        "--duration",
+        "1s",
+    ]);
+    assert!(
+        figures["contacts"].as_u64().is_some_and(|n| n > 0),
+        "{figures}"
+    );
+    assert_eq!(figures["failed"], 0);
+    assert!(
+        figures["contacts_per_second"]
+            .as_f64()
+            .is_some_and(|n| n > 0.0)
+    );
+    assert!(figures["p95_ms"].is_number());
+    assert_eq!(
+        server.json(&["agent", "list"]),
+        Value::from(Vec::<Value>::new())
+    );
+    let nowhere = server.muster(&[
+        "bench",
+        "fusion",
+        "--server",
+        "http://127.0.0.1:1",
+        "--duration",
+        "1s",
+    ]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(
+        err(&nowhere).contains("[BENCH_FAILED]"),
+        "{}",
+        err(&nowhere)
+    );
 }
 
 #[test]

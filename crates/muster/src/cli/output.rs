@@ -242,10 +242,22 @@ pub(crate) fn members(item: &Value) -> String {
         .iter()
         .filter(|(name, _)| !FIRST.contains(&name.as_str()));
     for (name, value) in first.chain(rest) {
-        table.add_row([name.clone(), clean(&cell(value))]);
+        table.add_row([name.clone(), cut(&clean(&cell(value)))]);
     }
     lines(&table)
 }
+
+/// A cell that fits a terminal; what is longer is for `-o json`.
+fn cut(text: &str) -> String {
+    if text.chars().count() <= CELL_CHARS_MAX {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(CELL_CHARS_MAX).collect();
+    format!("{head}… (-o json shows all)")
+}
+
+/// Longest cell of one object, in characters.
+const CELL_CHARS_MAX: usize = 400;
 
 /// Members that come before the others when one object is shown to a person.
 const FIRST: &[&str] = &[

@@ -54,8 +54,73 @@ pub(in crate::cli) async fn show(
     out: Output,
     args: IdArg,
 ) -> Result<(), CliError> {
-    out.object(&client.get(&path(&["runs", &args.id]), &[]).await?)
+    let run = client.get(&path(&["runs", &args.id]), &[]).await?;
+    out.object_as(&run, render)
 }
+
+/// The story of a run for a person: what it is, every move, the hosts it is about, its result.
+fn render(run: &Value) -> String {
+    let text = |at: &str| output::clean(&output::cell(output::at(run, at)));
+    let mut page = format!("{} {} is {}", text("kind"), text("id"), text("state"));
+    for (member, before) in [("end", ": "), ("reason", ", ")] {
+        if !output::at(run, member).is_null() {
+            page += &format!("{before}{}", text(member));
+        }
+    }
+    page += &format!(
+        "\n  task {}\n  by {}, from {} to {}\n",
+        text("task"),
+        text("agents"),
+        text("start"),
+        text("finish")
+    );
+    if !output::at(run, "progress").is_null() {
+        page += &format!(
+            "  {} percent, {} left\n",
+            text("progress.percent"),
+            text("progress.eta")
+        );
+    }
+    for event in items_of(run, "events") {
+        let text = |at: &str| output::clean(&output::cell(output::at(event, at)));
+        let mark = if output::at(event, "ok") == &Value::Bool(true) {
+            "ok"
+        } else {
+            "NO"
+        };
+        page += &format!(
+            "  {mark}  {}  {:<8} {}\n",
+            text("at"),
+            text("verb"),
+            text("detail")
+        );
+    }
+    for host in items_of(run, "hosts") {
+        let text = |at: &str| output::clean(&output::cell(output::at(host, at)));
+        page += &format!("  host {} ({})\n", text("name"), text("id"));
+    }
+    let result = output::at(run, "result");
+    if !result.is_null() {
+        page += "  result\n";
+        for line in format!("{result:#}").lines().take(RESULT_LINES_MAX) {
+            page += &format!("    {}\n", output::clean(line));
+        }
+        if format!("{result:#}").lines().count() > RESULT_LINES_MAX {
+            page += "    … (`muster run result` shows all)\n";
+        }
+    }
+    page
+}
+
+fn items_of<'a>(run: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    run.get(member)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// Lines of a result that `run show` prints.
+const RESULT_LINES_MAX: usize = 60;
 
 /// `muster run watch`.
 pub(in crate::cli) async fn watch(
@@ -268,6 +333,25 @@ mod tests {
             assert_eq!(error.detail, ["because"]);
             assert_eq!(error.hint.as_deref(), Some("`muster explain run 01234567`"));
         }
+    }
+
+    #[test]
+    fn a_run_is_told_as_one_story() {
+        let run = json!({
+            "id": "7f", "task": "3a", "kind": "netdiscovery", "state": "ended", "end": "succeeded",
+            "reason": null, "agents": [{"id": "1", "name": "lab-7"}],
+            "start": "2026-01-01T00:00:00Z", "finish": "2026-01-01T00:01:00Z", "progress": null,
+            "events": [{"at": "2026-01-01T00:00:00Z", "verb": "begin", "ok": true, "detail": ""}],
+            "hosts": [{"id": "9", "name": "sw1\u{1b}[2J"}],
+            "result": {"devices": []},
+        });
+        assert_eq!(
+            render(&run),
+            "netdiscovery 7f is ended: succeeded\n  task 3a\n  \
+             by lab-7, from 2026-01-01T00:00:00Z to 2026-01-01T00:01:00Z\n  \
+             ok  2026-01-01T00:00:00Z  begin    \n  \
+             host sw1\\u{1b}[2J (9)\n  result\n    {\n      \"devices\": []\n    }\n"
+        );
     }
 
     #[test]

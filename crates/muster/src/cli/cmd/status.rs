@@ -26,7 +26,12 @@ fn render(status: &Value, base: &str) -> String {
                 .iter()
                 .map(|(name, n)| format!("{n} {}", name.replace('_', " ")))
                 .collect();
-            text += &format!("{noun:<8} {}\n", output::clean(&parts.join(", ")));
+            let counted = if parts.is_empty() {
+                "none".to_owned()
+            } else {
+                parts.join(", ")
+            };
+            text += &format!("{noun:<8} {}\n", output::clean(&counted));
         }
     }
     for one in status
