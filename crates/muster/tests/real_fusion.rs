@@ -196,6 +196,29 @@ impl Bench {
         said
     }
 
+    /// One HTTP exchange from inside the namespace, by the means of a shell.
+    fn http(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let file = self.path("request");
+        fs::write(&file, request).unwrap();
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/8080 && cat {} >&3 && timeout 60 cat <&3",
+            file.display()
+        );
+        let output = run(self.namespace.command("bash").args(["-c", &script]));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (
+            status,
+            serde_json::from_str(body).unwrap_or_else(|_| json!(body)),
+        )
+    }
+
     fn host_names(&self) -> Vec<String> {
         let hosts = self.cli(&["host", "list"]);
         let mut names: Vec<String> = hosts
@@ -271,7 +294,8 @@ fn start_devices(namespace: &Namespace, folder: &Path) -> Vec<Peer> {
 }
 
 fn names_of(result: &Value) -> Vec<&str> {
-    let devices = result["devices"].as_array().unwrap();
+    let devices = result["devices"].as_array();
+    let devices = devices.unwrap_or_else(|| panic!("no devices in {result}"));
     let mut names: Vec<&str> = devices
         .iter()
         .map(|device| device["snmphostname"].as_str().unwrap())
@@ -348,4 +372,78 @@ fn the_real_agent_inventories_itself_and_discovers() {
     assert_eq!(switch["type"], "networking");
     assert_eq!(switch["macs"], json!(["02:4d:53:01:00:00"]));
     assert_eq!(switch["sources"][0]["what"], "discovery");
+}
+
+#[test]
+fn a_discovery_posted_to_pscheduler_is_done_by_the_real_agent() {
+    let Some(bench) = Bench::new("across") else {
+        return;
+    };
+    bench.agent_pass("inventory");
+    let task = json!({
+        "schema": 1,
+        "test": {
+            "type": "netdiscovery",
+            "spec": {
+                "schema": 1,
+                "targets": ["127.0.0.1-127.0.0.5"],
+                "workers": 5,
+                "timeout": "PT1S",
+                "_credentials": [{"version": "2c", "community": "public"}],
+            },
+        },
+        "schedule": {"start": "PT1S", "slip": "PT10M"},
+    });
+    let (status, answer) = bench.http("POST", "/pscheduler/tasks", &task.to_string());
+    assert_eq!(status, 200, "{answer}");
+    let url = answer.as_str().unwrap().to_owned();
+    let id = url.rsplit('/').next().unwrap();
+    let shown = bench.cli(&["task", "show", id]);
+    assert_eq!(
+        (&shown["kind"], &shown["origin"]),
+        (&json!("netdiscovery"), &json!("pscheduler"))
+    );
+    assert!(
+        !shown.to_string().contains("public"),
+        "the community is not shown again"
+    );
+
+    let mut run = Value::Null;
+    let done = wait_until(Duration::from_secs(120), || {
+        bench.agent_pass("netdiscovery");
+        run = bench.cli(&["run", "list", "--task", id])[0].clone();
+        run["state"] == "ended"
+    });
+    assert!(done, "{run}");
+    let run_id = run["id"].as_str().unwrap();
+    let run = bench.cli(&["run", "show", run_id]);
+    assert_eq!(run["end"], "succeeded", "{run}");
+    assert_eq!(run["agents"][0]["name"], "lab-host");
+    assert_eq!(names_of(&run["result"]), NAMES);
+
+    // The same story on the other wire, in its words.
+    let path = url
+        .split_once("8080")
+        .map_or(url.as_str(), |(_, path)| path);
+    let (status, told) = bench.http("GET", &format!("{path}/runs/{run_id}"), "");
+    assert_eq!(status, 200, "{told}");
+    assert_eq!(told["state"], "finished", "{told}");
+    assert_eq!(names_of(&told["result-merged"]), NAMES);
+
+    // And why it went as it did.
+    let explained = bench.cli(&["explain", "run", run_id]);
+    assert_eq!(explained["subject"]["id"], run_id);
+    let steps = explained["steps"].as_array().unwrap();
+    for check in ["offer", "begin", "close"] {
+        assert!(
+            steps
+                .iter()
+                .any(|step| step["check"].as_str().unwrap().contains(check)),
+            "{check}: {explained:#}"
+        );
+    }
+    assert!(explained.to_string().contains("lab-host"), "{explained:#}");
+    for name in NAMES {
+        assert!(bench.host_names().contains(&name.to_owned()), "{name}");
+    }
 }

@@ -317,6 +317,8 @@ impl Control {
             .store
             .write(move |tx| {
                 let mut offered = Vec::new();
+                let name = agents::by_id(tx, agent)?.map(|enrolled| enrolled.agent.name);
+                let name = name.unwrap_or_else(|| agent.to_string());
                 for stored in runs::due(tx, agent, &able, now, ready, limit)? {
                     let mut run = stored.run.clone();
                     let generation = run.generation.saturating_add(1);
@@ -338,7 +340,7 @@ impl Control {
                         verb: "offer".into(),
                         ok: true,
                         detail: format!(
-                            "to agent {agent}, offer {generation}, until {}",
+                            "to agent {name}, offer {generation}, until {}",
                             lease.expires
                         ),
                     };
