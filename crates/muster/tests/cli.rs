@@ -669,6 +669,52 @@ fn a_load_of_contacts_is_counted_and_cleared_away() {
 }
 
 #[test]
+fn the_admin_api_refuses_before_it_reads() {
+    let server = Server::start("info");
+    let token = std::fs::read_to_string(server.state.path().join("admin.token")).expect("a token");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let json = "Content-Type: application/json\r\n";
+    for (head, length, body, status) in [
+        (json.to_owned(), 1_000_000_000, "", "401"),
+        (
+            format!("{json}Authorization: Bearer wrong\r\n"),
+            1_000_000_000,
+            "",
+            "401",
+        ),
+        (format!("{bearer}{json}"), 1_000_000_000, "", "413"),
+        (
+            format!("{bearer}Content-Type: text/plain\r\n"),
+            1_000_000_000,
+            "",
+            "415",
+        ),
+        (
+            format!("{bearer}{json}X-Forwarded-For: 192.0.2.1\r\n"),
+            1_000_000_000,
+            "",
+            "403",
+        ),
+        (format!("{bearer}{json}"), 13, "{\"name\":\"a/b\"", "400"),
+    ] {
+        let mut stream = TcpStream::connect(server.address("http")).expect("the http listener");
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .expect("a deadline");
+        let request = format!(
+            "POST /api/v1/hosts HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = [0; 12];
+        stream
+            .read_exact(&mut answer)
+            .expect("an answer before the body has come");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{head}");
+    }
+}
+
+#[test]
 fn what_is_secret_is_in_no_log_and_no_output() {
     let server = Server::start("trace");
     server.contact("lab-7", &["netdiscovery"]);

@@ -37,6 +37,9 @@ const TARGETS_MAX: usize = 10_000;
 /// Most credentials of one task.
 const CREDENTIALS_MAX: usize = 32;
 
+/// Devices of a result whose hosts are looked up; a run with more shows those of the first.
+const DEVICES_MAX: usize = 1000;
+
 /// Longest target in bytes.
 const TARGET_BYTES_MAX: usize = 1024;
 
@@ -55,10 +58,10 @@ pub(super) struct NewTaskBody {
     #[serde(default)]
     pub any: bool,
     /// What to do it to.
-    #[serde(default)]
+    #[serde(default, alias = "target")]
     pub targets: Vec<String>,
     /// What to present to devices, as texts (`v2c:COMMUNITY`) or objects; never shown again.
-    #[serde(default)]
+    #[serde(default, alias = "credential")]
     #[schema(value_type = Vec<Value>)]
     pub credentials: Vec<Value>,
     /// Targets at once.
@@ -487,7 +490,8 @@ pub(super) async fn hosts_of(
         Some(Err(_)) | None => return Ok(Vec::new()),
     };
     let devices = result.get("devices").and_then(Value::as_array);
-    let told: Vec<HostFacts> = devices.into_iter().flatten().map(device_facts).collect();
+    let devices = devices.into_iter().flatten().take(DEVICES_MAX);
+    let told: Vec<HostFacts> = devices.map(device_facts).collect();
     let own = (view.run.kind.as_str() == "inventory")
         .then(|| view.agents.first())
         .flatten();
