@@ -659,6 +659,13 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_shows_the_defaults_as_they_are() {
+        let manual = include_str!("../../../docs/agent-policy.md");
+        let tables = DEFAULT_POLICY.find("[observe]").unwrap();
+        assert!(manual.contains(&DEFAULT_POLICY[tables..]));
+    }
+
+    #[test]
     fn the_system_file_wins_even_when_it_is_broken() {
         let dir = tempfile::tempdir().unwrap();
         put(&dir.path().join("policy.toml"), ALL_ON, 0o644);
