@@ -404,6 +404,7 @@ fn route(request: &Request<Bytes>, query: &Query, limits: &Limits) -> Result<Wha
         ["tasks"] => match *method {
             Method::GET | Method::HEAD => tasks(query, limits),
             Method::POST => {
+                check_requester(request)?;
                 let document = body_json(request, limits).map_err(|error| {
                     Reject::new(400, format!("Invalid task specification: {error}"))
                 })?;
@@ -468,6 +469,24 @@ fn route(request: &Request<Bytes>, query: &Query, limits: &Limits) -> Result<Wha
         }
         _ => Err(Reject::not_found()),
     }
+}
+
+/// A proxy that submits for somebody else (contract, section 9). None is trusted without a limits
+/// file, and a task is not taken as the proxy's own.
+fn check_requester(request: &Request<Bytes>) -> Result<(), Reject> {
+    let Some(header) = request.headers().get("x-pscheduler-requester") else {
+        return Ok(());
+    };
+    let fields: Vec<_> = header.to_str().unwrap_or("").split(';').collect();
+    let shaped = fields.len() == 3
+        && fields
+            .first()
+            .is_some_and(|ip| ip.trim().parse::<std::net::IpAddr>().is_ok());
+    Err(if shaped {
+        Reject::new(403, "Requester proxying not allowed")
+    } else {
+        Reject::new(400, "Invalid X-pScheduler-Requester header")
+    })
 }
 
 fn wrong_method(allow: &'static str) -> Reject {
@@ -1039,6 +1058,36 @@ mod tests {
             let (status, text) = refusal(method, target, "{}");
             assert_eq!(status, 501, "{target}");
             assert!(text.ends_with("is not supported by this server."), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_submits_for_somebody_else() {
+        for (header, status, text) in [
+            ("192.0.2.7;proxy;key", 403, "Requester proxying not allowed"),
+            (
+                "192.0.2.7;proxy",
+                400,
+                "Invalid X-pScheduler-Requester header",
+            ),
+            (
+                "nowhere;proxy;key",
+                400,
+                "Invalid X-pScheduler-Requester header",
+            ),
+        ] {
+            let request = Request::builder()
+                .method("POST")
+                .uri("/pscheduler/tasks")
+                .header("X-pScheduler-Requester", header)
+                .body(Bytes::from_static(b"{}"))
+                .expect("request");
+            let reject = decode(&request, &Limits::default()).expect_err(header);
+            assert_eq!(
+                (reject.status, reject.text.as_str()),
+                (status, text),
+                "{header}"
+            );
         }
     }
 

@@ -393,6 +393,9 @@ impl Front {
         detail: bool,
         pattern: Option<Value>,
     ) -> Result<Value, Reject> {
+        // Runs are counted only where somebody sees the figures.
+        let asks = |pattern: &Value| pattern.get("detail").is_some();
+        let with_runs = (expanded && detail) || pattern.as_ref().is_some_and(asks);
         let mut listed = Vec::new();
         let mut steps = CONTAINMENT_STEPS;
         let mut after = None;
@@ -406,8 +409,10 @@ impl Front {
                 if view.task.origin != Origin::Pscheduler {
                     continue;
                 }
-                let shown = if expanded || pattern.is_some() {
+                let shown = if with_runs {
                     self.task_view(&view.task, base).await?
+                } else if expanded || pattern.is_some() {
+                    self.task_view_of(&view.task, &[], base)
                 } else {
                     listed.push(json!(base.url(&format!("/tasks/{}", view.task.id))));
                     continue;
@@ -447,12 +452,16 @@ impl Front {
 
     async fn task_view(&self, task: &Task, base: &Base) -> Result<wire::TaskView, Reject> {
         let runs = self.runs_of(task).await?;
+        Ok(self.task_view_of(task, &runs, base))
+    }
+
+    fn task_view_of(&self, task: &Task, runs: &[StoredRun], base: &Base) -> wire::TaskView {
         let class = self
             .catalogue
             .test(task.kind.as_str())
             .map(|test| test.class())
             .ok();
-        Ok(views::task(task, &runs, class, base))
+        views::task(task, runs, class, base)
     }
 
     async fn runs_of(&self, task: &Task) -> Result<Vec<StoredRun>, Reject> {
