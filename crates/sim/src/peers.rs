@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +62,27 @@ pub fn free_port() -> u16 {
         |error| panic!("no free port: {error}"),
         |address| address.port(),
     )
+}
+
+/// A port on loopback between 20000 and 32767 that nobody had a moment ago: Zabbix daemons listen on no
+/// higher one.
+///
+/// # Panics
+/// When there is none.
+pub fn free_low_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_768;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that look at the same time begin in different places.
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start.wrapping_add(step) % COUNT);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port from {FIRST} to {} is free", FIRST + COUNT - 1);
 }
 
 /// A running peer; dropped, it is asked to end, and killed when it does not within ten seconds.

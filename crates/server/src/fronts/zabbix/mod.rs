@@ -17,7 +17,7 @@ use muster_core::agent::{AgentState, Wire};
 use muster_net::drive::{Drain, DriveLimits, Handler, drive};
 use muster_net::limit::MemoryBudget;
 use muster_net::listen::{Accepted, Listener, NetContext, PeerInfo, serve};
-use muster_net::tls::{HandshakeLimits, Inbound};
+use muster_net::tls::{HandshakeError, HandshakeLimits, Inbound};
 use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::controller::{Event, Session};
 use muster_proto::zabbix::frame::Packet;
@@ -116,6 +116,8 @@ impl ZabbixFront {
             .await
         {
             Ok(accepted) => accepted,
+            // It connected, said nothing and went: nothing was refused.
+            Err(HandshakeError::Gone(_)) => return,
             Err(error) => {
                 let mut detail = error.to_string();
                 if let Some(cause) = std::error::Error::source(&error) {
