@@ -38,6 +38,9 @@ use crate::policy::ActionClass;
 
 /// Addresses asked at once, whatever a server wants.
 const WORKERS_MAX: i64 = 512;
+/// Devices of one target that the result holds: bounds its memory; all of them are still counted
+/// and told as they are found.
+const DEVICES_MAX: usize = 16_384;
 /// How long SNMP is waited for when nothing says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an echo or a handshake is waited for (FusionInventory contract, section 7.1).
@@ -226,7 +229,7 @@ impl NetDiscovery {
             })
             .buffer_unordered(spec.workers);
         let mut devices = Vec::new();
-        let mut done = 0_u64;
+        let (mut done, mut found) = (0_u64, 0_usize);
         loop {
             let device = tokio::select! {
                 answer = answers.next() => match answer {
@@ -241,7 +244,10 @@ impl NetDiscovery {
             done += 1;
             if let Some((address, device)) = device {
                 ctx.report.found(device.clone()).await;
-                devices.push((address, device));
+                found += 1;
+                if devices.len() < DEVICES_MAX {
+                    devices.push((address, device));
+                }
             }
             let spent = ctx.clock.instant().saturating_duration_since(begin);
             let left = spent.as_secs_f64() / done as f64 * (total - done.min(total)) as f64;
@@ -249,6 +255,11 @@ impl NetDiscovery {
             ctx.report.progress(100.0 * done as f64 / total as f64, eta);
         }
         drop(answers);
+        if found > devices.len() {
+            notes.push(format!(
+                "{found} devices were found; {DEVICES_MAX} of them are listed"
+            ));
+        }
         Ok(result(devices, done, notes))
     }
 

@@ -358,10 +358,12 @@ fn ssh_key(tree: Tree<'_>) -> Option<String> {
 
 /// When the base system's package list was born.
 fn install_date(tree: Tree<'_>, zone: &TimeZone) -> Option<String> {
-    let born = std::fs::metadata(tree.path("var/lib/dpkg/info/base-files.list"))
-        .ok()?
-        .created();
-    Some(stamp(Timestamp::try_from(born.ok()?).ok()?, zone))
+    let list = tree.path("var/lib/dpkg/info/base-files.list");
+    let born = Timestamp::try_from(std::fs::metadata(list).ok()?.created().ok()?).ok()?;
+    // File systems that keep no birth time say the epoch.
+    Some(born)
+        .filter(|born| born.as_second() > 0)
+        .map(|born| stamp(born, zone))
 }
 
 /// One entry for each socket.
