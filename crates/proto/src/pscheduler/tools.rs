@@ -150,8 +150,8 @@ fn ping_duration(spec: &Value) -> IsoDuration {
         .plus(IsoDuration::from_secs(if named { 4 } else { 2 }))
 }
 
-/// A minute, and for work with targets the time that silent ones cost: two tries for each address,
-/// `workers` at a time, a day at most.
+/// Five minutes, and for work with targets the time that silent ones cost: two tries for each address,
+/// `workers` at a time, a day at most. An agent that works its jobs one after another has its time.
 fn agent_duration(spec: &Value) -> IsoDuration {
     let targets = spec
         .get("targets")
@@ -170,7 +170,7 @@ fn agent_duration(spec: &Value) -> IsoDuration {
     let timeout = length(spec, "timeout").unwrap_or(IsoDuration::from_secs(1));
     let silent = timeout.times(2).times(addresses.div_ceil(workers));
     silent
-        .plus(IsoDuration::from_secs(60))
+        .plus(IsoDuration::from_secs(300))
         .min(IsoDuration::from_secs(86_400))
 }
 
@@ -225,19 +225,19 @@ mod tests {
                 json!({"deadline": "PT3S", "hostnames": false}),
                 "PT5S",
             ),
-            ("agent", json!({}), "PT1M"),
+            ("agent", json!({}), "PT5M"),
             (
                 "agent",
                 json!({"targets": ["10.0.0.0/24"], "workers": 10}),
-                "PT1M52S",
+                "PT5M52S",
             ),
             (
                 "agent",
                 json!({"targets": ["10.0.0.1-10.0.0.9", "host"]}),
-                "PT1M20S",
+                "PT5M20S",
             ),
             ("agent", json!({"targets": ["::/0"], "workers": 1}), "P1D"),
-            ("agent", json!({"targets": ["0.0.0.0/99"]}), "PT1M2S"),
+            ("agent", json!({"targets": ["0.0.0.0/99"]}), "PT5M2S"),
         ] {
             assert_eq!(
                 tool(name).duration(&spec).to_string(),
