@@ -5,6 +5,7 @@
 //! does, or when a property beyond "no panic" does not hold.
 
 pub mod agent;
+pub mod fusion;
 pub mod pscheduler;
 pub mod store;
 pub mod zabbix;
@@ -18,6 +19,9 @@ pub const TARGETS: &[Target] = &[
     ("agent_item_key", agent::item_key),
     ("agent_policy", agent::policy),
     ("agent_spec", agent::spec),
+    ("fusion_answer", fusion::answer),
+    ("fusion_request", fusion::request),
+    ("fusion_xml", fusion::xml),
     ("pscheduler_request", pscheduler::request),
     ("pscheduler_task", pscheduler::task),
     ("store_block", store::block),
