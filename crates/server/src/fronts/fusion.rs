@@ -41,6 +41,7 @@ use muster_proto::fusion::side;
 use muster_proto::fusion::wire::PeerName;
 use rand_core::Rng as _;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use crate::control::{
@@ -57,14 +58,20 @@ const LEASE_GRACE: SignedDuration = SignedDuration::from_mins(15);
 const OFFERS_MAX: i64 = 16;
 /// How old an inventory may be before an agent that would send one is asked to.
 const INVENTORY_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// Bodies above this are parsed away from the threads that serve sockets (threat model, section 4).
+/// Bodies above this are parsed away from the threads that serve sockets (threat model, section 4);
+/// of packed ones, which may be a thousand times as long inside, those above the second number.
 const PARSE_INLINE_BYTES: usize = 1 << 20;
+const UNPACK_INLINE_BYTES: usize = 1 << 10;
+/// How many of those are parsed at once: each may hold an inventory, packed, unpacked and read.
+const PARSES_AT_ONCE: usize = 3;
 
 #[derive(Clone)]
 struct Front {
     control: Control,
     limits: Arc<Limits>,
     attempts: Arc<Attempts>,
+    /// Bounds the memory of large bodies.
+    parses: Arc<Semaphore>,
     /// What a person at `/` is shown.
     console: MethodRouter,
 }
@@ -75,6 +82,7 @@ pub fn router(control: Control, console: MethodRouter) -> Router {
         control,
         limits: Arc::new(Limits::default()),
         attempts: Arc::new(Attempts::default()),
+        parses: Arc::new(Semaphore::new(PARSES_AT_ONCE)),
         console,
     };
     let mut router = Router::new()
@@ -131,9 +139,15 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
         headers: &parts.headers,
     };
     let request = http::Request::from_parts(parts.clone(), body);
-    let decoded = if request.body().len() > PARSE_INLINE_BYTES {
+    let decoded = if is_large(request.body()) {
         let limits = Arc::clone(&front.limits);
-        tokio::task::spawn_blocking(move || controller::decode(&request, &limits)).await
+        let permit = Arc::clone(&front.parses).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let decoded = controller::decode(&request, &limits);
+            drop(permit);
+            decoded
+        })
+        .await
     } else {
         Ok(controller::decode(&request, &front.limits))
     };
@@ -151,6 +165,17 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
         Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
     response.map(Body::from)
+}
+
+/// Whether a body is more than a thread that serves sockets should read.
+fn is_large(body: &[u8]) -> bool {
+    let is_plain = matches!(body.first(), None | Some(b'<' | b'{' | b' ' | b'\n'));
+    let inline = if is_plain {
+        PARSE_INLINE_BYTES
+    } else {
+        UNPACK_INLINE_BYTES
+    };
+    body.len() > inline
 }
 
 /// Where a request came from.
