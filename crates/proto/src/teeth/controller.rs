@@ -68,6 +68,9 @@ pub enum Event {
         /// What the agent says.
         hello: Hello,
     },
+    /// The session handled what came in by itself: a ping, a blank line. Told so that a driver may
+    /// count the input as used.
+    Heard,
     /// A log line, answered already.
     Log(LogLine),
     /// Log lines over the rate were answered and dropped.
@@ -365,6 +368,7 @@ impl crate::Session for Session {
             input = input.get(..left).unwrap_or(input);
             self.bytes_before_handshake = self.bytes_before_handshake.saturating_add(input.len());
         }
+        let before = self.channel.counters.lines;
         while let Some(line) = self.channel.next_line(&mut input) {
             self.on_line(&line, now);
         }
@@ -372,6 +376,9 @@ impl crate::Session for Session {
             self.channel.fatal(Fatal::HandshakeTooLong);
         }
         self.settle();
+        if self.channel.counters.lines > before && self.events.is_empty() && !self.told_closed {
+            self.events.push_back(Event::Heard);
+        }
     }
 
     fn handle_eof(&mut self, _now: Instant) {

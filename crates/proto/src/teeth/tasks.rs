@@ -274,6 +274,21 @@ impl TaskBook {
         }
     }
 
+    /// A due report could not be sent on a live connection: a little later.
+    pub fn put_off(&mut self, task_id: &str, now: Instant) {
+        if let Some(entry) = self.tasks.get_mut(task_id) {
+            entry.due = Some(later(now, STEP_DELAY));
+        }
+    }
+
+    /// Reports that were sent and have no answer.
+    pub fn in_flight(&self) -> Vec<CallId> {
+        self.tasks
+            .values()
+            .filter_map(|entry| entry.in_flight)
+            .collect()
+    }
+
     /// When the next report is due.
     pub fn next_due(&self) -> Option<Instant> {
         let open = self.tasks.values().filter(|entry| !entry.acknowledged);

@@ -9,8 +9,8 @@ use muster_proto::teeth::{CallError, CloseReason, Json, Limits, agent, controlle
 use serde_json::{Value, json};
 
 use crate::kit::{
-    Front, Link, agent_lines, agent_session, new_hello, old_hello, server_config, server_lines,
-    server_session,
+    Front, Link, agent_lines, agent_session, new_hello, news, old_hello, server_config,
+    server_lines, server_session,
 };
 
 /// Feeds an agent that an old server has greeted; gives what it answers after its ping, and whether
@@ -124,7 +124,7 @@ fn rows_9_10_31_answers_reach_the_caller() {
         line["version"] = "v1".into();
         session.handle_input((line.to_string() + "\n").as_bytes(), Instant::now());
         assert_eq!(server_lines(&mut session), [] as [Value; 0]);
-        match (session.poll_event(), outcome) {
+        match (news(&mut session), outcome) {
             (
                 Some(controller::Event::Answered {
                     call: c,
@@ -161,7 +161,7 @@ fn rows_11_30_a_fatal_error_is_not_answered() {
     let (mut session, call, _) = server_with_call();
     session.handle_input(b"{\"fatal_error\":\"you be broken\"}\n", Instant::now());
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::Answered {
             call,
             outcome: Err(CallError::Closed)
@@ -170,11 +170,8 @@ fn rows_11_30_a_fatal_error_is_not_answered() {
     let reason = CloseReason::PeerFatal {
         text: "you be broken".into(),
     };
-    assert_eq!(
-        session.poll_event(),
-        Some(controller::Event::Closed(reason))
-    );
-    assert_eq!(session.poll_event(), None);
+    assert_eq!(news(&mut session), Some(controller::Event::Closed(reason)));
+    assert_eq!(news(&mut session), None);
 }
 
 #[test]
@@ -592,7 +589,7 @@ fn where_a_credential_is_required_only_handshake_and_ping_are_served() {
         ),
         now,
     );
-    let Some(controller::Event::Handshake { ticket, hello }) = session.poll_event() else {
+    let Some(controller::Event::Handshake { ticket, hello }) = news(&mut session) else {
         panic!("the front was not asked");
     };
     assert_eq!(hello.token.unwrap().expose(), "x");
@@ -670,7 +667,7 @@ fn a_reader_that_never_reads_is_dropped() {
     assert!(session.wants_close());
     assert_eq!(session.poll_output(), None);
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::Closed(CloseReason::OutputFull))
     );
 }

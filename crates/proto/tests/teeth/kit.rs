@@ -171,6 +171,7 @@ impl Front {
                 controller::Event::TaskStatus { ticket, .. } => session.acknowledge(*ticket),
                 controller::Event::Answered { .. }
                 | controller::Event::Closed(_)
+                | controller::Event::Heard
                 | controller::Event::Log(_)
                 | controller::Event::LogsDropped { .. } => {}
             }
@@ -187,4 +188,9 @@ impl Front {
             }
         })
     }
+}
+
+/// The next event that is more than "it was heard".
+pub(crate) fn news(session: &mut controller::Session) -> Option<controller::Event> {
+    std::iter::from_fn(|| session.poll_event()).find(|event| *event != controller::Event::Heard)
 }

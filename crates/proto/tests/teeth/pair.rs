@@ -142,7 +142,9 @@ impl Pair {
                     let fine = matches!(reason, CloseReason::PeerClosed);
                     assert!(fine, "{reason:?}");
                 }
-                controller::Event::Log(_) | controller::Event::LogsDropped { .. } => {}
+                controller::Event::Heard
+                | controller::Event::Log(_)
+                | controller::Event::LogsDropped { .. } => {}
             }
         }
     }

@@ -118,10 +118,14 @@ fn server_story(pieces: &[&[u8]], now: Instant) -> (Vec<controller::Event>, Vec<
             controller::Event::TaskStatus { ticket, .. } => session.acknowledge(*ticket),
             controller::Event::Answered { .. }
             | controller::Event::Closed(_)
+            | controller::Event::Heard
             | controller::Event::Log(_)
             | controller::Event::LogsDropped { .. } => {}
         }
-        events.push(event);
+        // How often input is counted as used depends on how it came.
+        if event != controller::Event::Heard {
+            events.push(event);
+        }
     }
     output.extend(std::iter::from_fn(|| session.poll_output()).flatten());
     (events, output, session.wants_close())

@@ -9,7 +9,7 @@ use muster_proto::teeth::{CallError, CloseReason, agent, controller};
 use serde_json::{Map, Value, json};
 
 use crate::kit::{
-    Front, agent_lines, agent_session, new_hello, old_hello, server_config, server_lines,
+    Front, agent_lines, agent_session, new_hello, news, old_hello, server_config, server_lines,
     server_session,
 };
 
@@ -81,7 +81,7 @@ fn rows_1_35_the_server_drops_a_silent_agent() {
     assert!(!session.wants_close());
     session.handle_timeout(start + s(60));
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::Closed(CloseReason::Silent))
     );
     assert_eq!(server_lines(&mut session), [] as [Value; 0]);
@@ -145,7 +145,7 @@ fn a_call_is_given_up_after_a_minute_and_its_late_answer_is_ignored() {
     session.handle_input(b"\n", start + s(30));
     session.handle_timeout(start + s(60));
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::Answered {
             call,
             outcome: Err(CallError::TimedOut)
@@ -190,15 +190,15 @@ fn a_flood_of_log_lines_is_answered_dropped_and_counted() {
         250,
         "everyone is answered"
     );
-    let logged = std::iter::from_fn(|| session.poll_event()).count();
+    let logged = std::iter::from_fn(|| news(&mut session)).count();
     assert_eq!(logged, 100);
     session.handle_input(log, start + s(1));
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::LogsDropped { count: 150 })
     );
     assert!(matches!(
-        session.poll_event(),
+        news(&mut session),
         Some(controller::Event::Log(_))
     ));
     for _ in 0..99 {
@@ -206,7 +206,7 @@ fn a_flood_of_log_lines_is_answered_dropped_and_counted() {
     }
     session.handle_input(log, start + s(1));
     assert_eq!(
-        session.poll_event(),
+        news(&mut session),
         None,
         "blank lines count against the rate"
     );
