@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::control::{Control, Result};
 use crate::fronts::admin::{self, Admin, LimitView};
+use crate::fronts::teeth::TeethFront;
 use crate::fronts::zabbix::ZabbixFront;
 use crate::fronts::{fusion, pscheduler};
 use crate::reconcile::{self, Statuses};
@@ -122,6 +123,17 @@ impl App {
             let inbound = protections.zabbix;
             fronts.spawn(zabbix.serve(listener, context.clone(), inbound, cancel.clone(), DRAIN));
         }
+        let limits = muster_proto::teeth::Limits::default();
+        let teeth = TeethFront::new(control.clone(), limits, context.budget.clone());
+        for (listener, inbound) in [
+            (listeners.teeth, Inbound::Plain),
+            (listeners.teeths, protections.tls),
+        ] {
+            let Some(listener) = listener else { continue };
+            let (context, cancel) = (context.clone(), cancel.clone());
+            let serving = teeth.clone();
+            fronts.spawn(serving.serve_listener(listener, context, inbound, cancel, DRAIN));
+        }
         fronts.close();
         jobs.close();
         Ok(Self {
@@ -172,6 +184,7 @@ fn limits() -> Vec<LimitView> {
     let drive = DriveLimits::default();
     let shake = HandshakeLimits::default();
     let tasks = muster_proto::pscheduler::wire::Limits::default();
+    let teeth = muster_proto::teeth::Limits::default();
     let count = |name, value: usize| LimitView::new(name, value);
     let time = |name, value: Duration| LimitView::new(name, value.as_secs_f64());
     vec![
@@ -196,6 +209,15 @@ fn limits() -> Vec<LimitView> {
         time("stream.write_stall_seconds", drive.write_stall),
         time("stream.after_eof_seconds", drive.after_eof),
         count("stream.output_bytes", drive.output_max),
+        count("teeth.line_bytes", teeth.line_bytes),
+        count("teeth.depth", teeth.depth),
+        count("teeth.output_bytes", teeth.output_bytes),
+        count("teeth.unanswered_calls", teeth.calls),
+        time("teeth.call_age_seconds", teeth.call_age),
+        time("teeth.idle_seconds", teeth.idle),
+        time("teeth.handshake_seconds", teeth.handshake),
+        count("teeth.handshake_bytes", teeth.handshake_bytes),
+        LimitView::new("teeth.log_lines_per_second", teeth.log_lines_per_second),
         count("pscheduler.body_bytes", tasks.body_bytes_max),
         count("pscheduler.query_parameters", tasks.parameters_max),
         LimitView::new("pscheduler.wait_seconds", tasks.wait_secs_max),

@@ -4,4 +4,5 @@
 pub mod admin;
 pub mod fusion;
 pub mod pscheduler;
+pub mod teeth;
 pub mod zabbix;
