@@ -2,4 +2,5 @@
 //! decide nothing.
 
 pub mod fusion;
+pub mod teeth;
 pub mod zabbix;
