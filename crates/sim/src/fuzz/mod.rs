@@ -8,6 +8,7 @@ pub mod agent;
 pub mod fusion;
 pub mod pscheduler;
 pub mod store;
+pub mod teeth;
 pub mod zabbix;
 
 /// A fuzz target: its name, which is also that of its corpus folder below `fuzz/corpus`, and its
@@ -26,6 +27,8 @@ pub const TARGETS: &[Target] = &[
     ("pscheduler_task", pscheduler::task),
     ("store_block", store::block),
     ("store_id_set", store::id_set),
+    ("teeth_line", teeth::line),
+    ("teeth_session", teeth::session),
     ("zabbix_frame", zabbix::frame),
     ("zabbix_json", zabbix::json),
 ];
