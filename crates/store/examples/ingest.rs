@@ -38,6 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             StoreUrl::Sqlite(PathBuf::from(&place).join("muster.db"))
         }
     };
+    let place = url.to_string();
     let store = Store::open(url).await?;
     let now = Timestamp::now();
     store.migrate(now).await?;

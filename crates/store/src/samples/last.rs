@@ -12,7 +12,7 @@ use muster_core::sample::Sample;
 use crate::block::{self, Content, Reading};
 use crate::error::StoreError;
 use crate::params;
-use crate::sql::Tx;
+use crate::sql::{Tx, Value};
 
 use super::damaged;
 
@@ -301,36 +301,76 @@ pub(super) fn news(tx: &mut Tx<'_>, seen: &BTreeMap<String, i64>) -> Result<News
 
 /// Writes newest values and marks down; what is newer already stays.
 pub(super) fn save(tx: &mut Tx<'_>, slice: &Slice) -> Result<(), StoreError> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
     for (item, entry) in &slice.entries {
         let key = i64::try_from(*item).unwrap_or(i64::MAX);
-        let slots = [(&entry.value, SAVE_VALUE), (&entry.error, SAVE_ERROR)];
-        for (reading, sql) in slots {
+        for (reading, rows) in [(&entry.value, &mut values), (&entry.error, &mut errors)] {
             if let Some(reading) = reading {
                 let data = block::encode(std::slice::from_ref(reading))
                     .map_err(|source| damaged("sample_last", item, source))?;
-                tx.execute(sql, params![key, reading.clock, reading.ns, data])?;
+                rows.push([
+                    key.into(),
+                    reading.clock.into(),
+                    reading.ns.into(),
+                    data.into(),
+                ]);
             }
         }
     }
+    save_rows(tx, "value", &values)?;
+    save_rows(tx, "error", &errors)?;
     for (writer, seq) in &slice.marks {
         tx.execute(SAVE_MARK, params![writer, *seq])?;
     }
     Ok(())
 }
 
-const SAVE_VALUE: &str = "\
-    INSERT INTO sample_last (item, value_clock, value_ns, value) VALUES ($1, $2, $3, $4) \
-    ON CONFLICT (item) DO UPDATE SET value_clock = excluded.value_clock, \
-    value_ns = excluded.value_ns, value = excluded.value \
-    WHERE sample_last.value_clock IS NULL OR sample_last.value_clock < excluded.value_clock \
-    OR (sample_last.value_clock = excluded.value_clock AND sample_last.value_ns <= excluded.value_ns)";
+/// Rows of one statement, largest first: a statement for each row costs PostgreSQL a round trip each, and
+/// one for every number of rows as many prepared statements.
+const ROWS_OF_A_STATEMENT: [usize; 4] = [64, 16, 4, 1];
+const CELLS: usize = 4;
 
-const SAVE_ERROR: &str = "\
-    INSERT INTO sample_last (item, error_clock, error_ns, error) VALUES ($1, $2, $3, $4) \
-    ON CONFLICT (item) DO UPDATE SET error_clock = excluded.error_clock, \
-    error_ns = excluded.error_ns, error = excluded.error \
-    WHERE sample_last.error_clock IS NULL OR sample_last.error_clock < excluded.error_clock \
-    OR (sample_last.error_clock = excluded.error_clock AND sample_last.error_ns <= excluded.error_ns)";
+fn save_rows(
+    tx: &mut Tx<'_>,
+    kind: &'static str,
+    mut rows: &[[Value; CELLS]],
+) -> Result<(), StoreError> {
+    for size in ROWS_OF_A_STATEMENT {
+        let mut sql = String::new();
+        while let Some((now, later)) = rows.split_at_checked(size) {
+            if sql.is_empty() {
+                sql = save_sql(kind, size);
+            }
+            tx.execute(&sql, now.as_flattened())?;
+            rows = later;
+        }
+    }
+    Ok(())
+}
+
+fn save_sql(kind: &str, rows: usize) -> String {
+    let places: Vec<String> = (0..rows)
+        .map(|row| {
+            let first = row * CELLS + 1;
+            format!(
+                "(${}, ${}, ${}, ${})",
+                first,
+                first + 1,
+                first + 2,
+                first + 3
+            )
+        })
+        .collect();
+    let places = places.join(", ");
+    format!(
+        "INSERT INTO sample_last (item, {kind}_clock, {kind}_ns, {kind}) VALUES {places} \
+         ON CONFLICT (item) DO UPDATE SET {kind}_clock = excluded.{kind}_clock, \
+         {kind}_ns = excluded.{kind}_ns, {kind} = excluded.{kind} \
+         WHERE sample_last.{kind}_clock IS NULL OR sample_last.{kind}_clock < excluded.{kind}_clock \
+         OR (sample_last.{kind}_clock = excluded.{kind}_clock \
+             AND sample_last.{kind}_ns <= excluded.{kind}_ns)"
+    )
+}
 
 const SAVE_MARK: &str = "\
     INSERT INTO sample_mark (writer, seq) VALUES ($1, $2) \
