@@ -95,17 +95,6 @@ impl Reporter {
         }
     }
 
-    /// A reporter for a one-shot command that wants to show what is found as it is found.
-    #[must_use]
-    pub fn to(sender: mpsc::Sender<News>, clock: Clock) -> Self {
-        let key = RunKey {
-            peer: "local".to_owned(),
-            run: "local".to_owned(),
-            generation: 0,
-        };
-        Self::of_part(Arc::new(Line::new(key, sender, 1, clock)), 0)
-    }
-
     pub(super) fn of_part(line: Arc<Line>, part: usize) -> Self {
         Self {
             line: Some(line),

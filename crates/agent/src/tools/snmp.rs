@@ -13,9 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_snmp::{
-    Auth, AuthProtocol, Client, DesSaltState, EngineCache, ErrorKind, MasterKeys, Oid,
-    PersistedDesSaltState, PrivProtocol, Retry, UdpHandle, UdpTransport, UsmConfig, Value,
-    WalkMethod, WalkOptions,
+    Auth, AuthProtocol, Client, DesSaltState, EngineCache, MasterKeys, Oid, PersistedDesSaltState,
+    PrivProtocol, Retry, UdpHandle, UdpTransport, UsmConfig, Value, WalkMethod, WalkOptions,
 };
 use futures_util::future::BoxFuture;
 use serde_json::Value as Json;
@@ -489,12 +488,6 @@ pub fn arcs(text: &str) -> Vec<u32> {
         .split('.')
         .filter_map(|arc| arc.parse().ok())
         .collect()
-}
-
-/// Whether an error means that the target refused the credential rather than stayed silent.
-#[must_use]
-pub fn is_refusal(error: &async_snmp::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Auth | ErrorKind::Report)
 }
 
 #[cfg(test)]
