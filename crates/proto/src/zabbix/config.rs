@@ -464,6 +464,21 @@ pub fn simple_delay(text: &str) -> Option<u64> {
     (1..=366 * 86_400).contains(&seconds).then_some(seconds)
 }
 
+/// The next second after `now` in which an item is polled every `delay` seconds. Polls are spread: an
+/// item's second is its number's share of the interval (contract, section 10).
+pub fn next_poll(itemid: u64, delay: u64, now: i64) -> i64 {
+    let delay = delay.max(1);
+    let phase = i64::try_from(itemid.checked_rem(delay).unwrap_or(0)).unwrap_or(0);
+    let delay = i64::try_from(delay).unwrap_or(i64::MAX);
+    let begun = now.checked_rem_euclid(delay).unwrap_or(0);
+    let next = now.saturating_sub(begun).saturating_add(phase);
+    if next > now {
+        next
+    } else {
+        next.saturating_add(delay)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -587,6 +602,22 @@ mod tests {
         for (json, error) in cases {
             let refused = Configuration::decode(&payload(&json)).unwrap_err();
             assert_eq!(refused.to_string(), error, "{json}");
+        }
+    }
+
+    #[test]
+    fn polls_are_spread_over_their_interval() {
+        let cases = [
+            (1, 10, 1000, 1001),
+            (1, 10, 1001, 1011),
+            (13, 10, 1000, 1003),
+            (7, 1, 1000, 1001),
+            (0, 10, 1000, 1010),
+            (5, 0, 1000, 1001),
+            (u64::MAX, u64::MAX, 1000, i64::MAX),
+        ];
+        for (item, delay, now, next) in cases {
+            assert_eq!(next_poll(item, delay, now), next, "{item} {delay} {now}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_net::Clock;
 use muster_net::dial::Endpoint;
+use muster_proto::zabbix::config::next_poll;
 use muster_store::spool::Spool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,8 +60,7 @@ impl Plan {
         }
     }
 
-    /// Takes what is due. Polls are spread: an item's second is its number's share of the interval
-    /// (contract, section 10). Seconds that were missed are not made up for.
+    /// Takes what is due. Seconds that were missed are not made up for.
     pub(super) fn due(&mut self, now: i64) -> Vec<Check> {
         let mut due = Vec::new();
         for (check, next) in self.checks.values_mut() {
@@ -68,17 +68,7 @@ impl Plan {
                 continue;
             }
             due.push(check.clone());
-            let delay = check.delay.unwrap_or(UNUSABLE_DELAY).max(1);
-            let phase = i64::try_from(check.item % delay).unwrap_or(0);
-            let delay = i64::try_from(delay).unwrap_or(i64::MAX);
-            let start = now
-                .saturating_sub(now.rem_euclid(delay))
-                .saturating_add(phase);
-            *next = if start > now {
-                start
-            } else {
-                start.saturating_add(delay)
-            };
+            *next = next_poll(check.item, check.delay.unwrap_or(UNUSABLE_DELAY), now);
         }
         due
     }
