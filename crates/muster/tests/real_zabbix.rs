@@ -252,9 +252,19 @@ fn real_peers_bring_values_and_lose_none() {
     let (proxy_port, agent_port) = (free_low_port(), free_low_port());
 
     // An active agent waits a whole refresh if its first question is refused: declare first.
-    world.muster(&["host", "create", "mon-direct"]);
+    let port = agent_port.to_string();
+    world.muster(&[
+        "host",
+        "create",
+        "mon-direct",
+        "--address",
+        "127.0.0.1",
+        "--port",
+        &port,
+    ]);
     let version = world.item("mon-direct", "agent.version", "agent_active", "string");
     let direct = world.item("mon-direct", "direct", "trapper", "float");
+    let polled = world.item("mon-direct", "agent.ping", "agent", "unsigned");
     let _agent = start_agent(&world, &agent_program, agent_port);
     let proxy = start_proxy(&world, &proxy_program, proxy_port);
 
@@ -339,6 +349,9 @@ fn real_peers_bring_values_and_lose_none() {
 
     // A real active agent, by its own word.
     assert_eq!(world.values("agent.version", &version, 2)[0].1, "6.0.14");
+
+    // A host without a proxy is polled by the server itself.
+    assert_eq!(world.values("agent.ping, polled", &polled, 2)[0].1, 1);
 
     // A remote command is a run.
     let run = world.muster(&[

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::control::{Control, Result};
 use crate::fronts::admin::{self, Admin, LimitView};
 use crate::fronts::teeth::TeethFront;
-use crate::fronts::zabbix::ZabbixFront;
+use crate::fronts::zabbix::{ZabbixFront, poll_agents};
 use crate::fronts::{fusion, pscheduler};
 use crate::reconcile::{self, Statuses};
 
@@ -134,6 +134,7 @@ impl App {
             let serving = teeth.clone();
             fronts.spawn(serving.serve_listener(listener, context, inbound, cancel, DRAIN));
         }
+        jobs.spawn(poll_agents(control.clone(), stop_jobs.clone()));
         fronts.close();
         jobs.close();
         Ok(Self {

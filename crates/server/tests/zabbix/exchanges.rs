@@ -457,3 +457,111 @@ async fn our_own_agent_is_one_on_every_wire() {
     assert_eq!(view.agent.software, "muster");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
+    use muster_proto::zabbix::check::{Answer, Question};
+    use muster_proto::zabbix::frame::{Decoder, encode};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (_folder, server) = Server::with(EnrolPolicy::Approve).await;
+    // An agent that knows one key.
+    let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = agent.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = agent.accept().await.unwrap();
+            let limits = Limits::default();
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).await.unwrap();
+            let mut decoder = Decoder::new(&limits.stranger, false);
+            let packet = decoder.feed(&buffer[..count]).unwrap().1.unwrap();
+            let question = Question::parse(packet.body, &limits).unwrap();
+            let answer = match &question {
+                Question::Plain { key } if key == "agent.ping" => Answer::Value("1".into()),
+                Question::Json { .. } | Question::Plain { .. } => {
+                    Answer::NotSupported("Unsupported item key.".into())
+                }
+            };
+            let frame = encode(&question.answer(&answer), false).unwrap();
+            stream.write_all(&frame).await.unwrap();
+        }
+    });
+    let items = server
+        .declare_at(
+            "mon-a",
+            None,
+            Some(port),
+            &[
+                ("agent.ping", ItemType::Agent, ValueType::Unsigned),
+                ("no.such", ItemType::Agent, ValueType::Unsigned),
+            ],
+        )
+        .await;
+    server
+        .declare_at(
+            "mon-b",
+            None,
+            Some(1),
+            &[("agent.ping", ItemType::Agent, ValueType::Text)],
+        )
+        .await;
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let polling = tokio::spawn(muster_server::fronts::zabbix::poll_agents(
+        server.control.clone(),
+        cancel.clone(),
+    ));
+    let clock = server.control.clock();
+    let end = clock.instant() + Duration::from_secs(30);
+    loop {
+        let last = server.control.last_values(&items).await.unwrap();
+        let unsupported = last
+            .get(&items[1])
+            .and_then(|last| last.not_supported.as_ref());
+        let refused = server.control.refused_counts();
+        if !server.texts(items[0]).await.is_empty()
+            && unsupported.is_some_and(|why| why.error == "Unsupported item key.")
+            && refused
+                .iter()
+                .any(|(_, reason, _)| reason == "agent_unreachable")
+        {
+            break;
+        }
+        assert!(clock.instant() < end, "{last:?} {refused:?}");
+        clock.sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(server.texts(items[0]).await[0], "1");
+    cancel.cancel();
+    polling.await.unwrap();
+    server.stop().await;
+}
+
+/// A database that fails at any point of an upload: whatever was acknowledged is there, once.
+#[tokio::test]
+async fn a_failing_database_is_not_now_and_loses_nothing() {
+    let (_folder, server) = Server::with(EnrolPolicy::Loopback).await;
+    let item = server.proxied(&[ValueType::Unsigned]).await[0];
+    let mut refused = 0;
+    let mut sent = Vec::new();
+    for points in 0..24_i64 {
+        let id = points + 1;
+        let row =
+            format!("{{\"id\":{id},\"itemid\":{item},\"clock\":{id},\"ns\":0,\"value\":\"{id}\"}}");
+        let ask = upload(Some(SESSION), &row);
+        server.control.store().faults().set(points);
+        let reply = server.ask(&ask).await;
+        server.control.store().faults().clear();
+        if reply["response"] != "success" {
+            refused += 1;
+            assert_eq!(reply["response"], "failed", "{reply}");
+            assert_eq!(
+                server.ask(&ask).await["response"],
+                "success",
+                "after point {points}"
+            );
+        }
+        sent.push(id.to_string());
+        assert_eq!(server.texts(item).await, sent, "after point {points}");
+    }
+    assert!(refused > 3, "only {refused} uploads met the fault");
+    server.stop().await;
+}

@@ -120,11 +120,22 @@ impl Server {
         proxy: Option<&str>,
         items: &[(&str, ItemType, ValueType)],
     ) -> Vec<u64> {
+        self.declare_at(host, proxy, None, items).await
+    }
+
+    /// The same with the port of the host's agent.
+    pub(crate) async fn declare_at(
+        &self,
+        host: &str,
+        proxy: Option<&str>,
+        port: Option<u16>,
+        items: &[(&str, ItemType, ValueType)],
+    ) -> Vec<u64> {
         let declared = Declared {
             name: host.to_owned(),
             proxy: proxy.map(str::to_owned),
             address: Some("127.0.0.1".to_owned()),
-            port: None,
+            port,
         };
         self.control.declare_host(declared).await.unwrap();
         let mut numbers = Vec::new();

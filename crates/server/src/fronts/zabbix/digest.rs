@@ -315,13 +315,13 @@ fn sender_upload(data: SenderData<'_>, replaced: bool, bench: &Bench<'_>) -> Sen
 }
 
 #[derive(Clone, Copy)]
-struct Stamp {
-    clock: i64,
-    ns: u32,
+pub(super) struct Stamp {
+    pub(super) clock: i64,
+    pub(super) ns: u32,
 }
 
 impl Stamp {
-    fn at(now: Timestamp) -> Self {
+    pub(super) fn at(now: Timestamp) -> Self {
         let ns = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
         Self {
             clock: now.as_second(),
@@ -330,19 +330,24 @@ impl Stamp {
     }
 }
 
-struct Told<'a> {
-    value: Option<&'a str>,
-    not_supported: bool,
-    log: Option<&'a LogMeta<'a>>,
+pub(super) struct Told<'a> {
+    pub(super) value: Option<&'a str>,
+    pub(super) not_supported: bool,
+    pub(super) log: Option<&'a LogMeta<'a>>,
     /// Something in the message became U+FFFD.
-    replaced: bool,
+    pub(super) replaced: bool,
 }
 
 /// A clock may be so far ahead of ours; beyond, the time of arrival counts.
 const AHEAD_SECS: i64 = 86_400;
 
 /// What is stored of a row; `None` for rows that only move an item's next check.
-fn reading(entry: &ItemEntry, stamp: Stamp, told: &Told<'_>, now: Timestamp) -> Option<Reading> {
+pub(super) fn reading(
+    entry: &ItemEntry,
+    stamp: Stamp,
+    told: &Told<'_>,
+    now: Timestamp,
+) -> Option<Reading> {
     let text = told.value?;
     let mut flags = Flags::default();
     if told.replaced && text.contains('\u{fffd}') {

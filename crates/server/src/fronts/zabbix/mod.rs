@@ -7,6 +7,9 @@
 mod answer;
 mod declared;
 mod digest;
+mod poll;
+
+pub use poll::poll_agents;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
