@@ -994,3 +994,32 @@ fn an_unknown_peer_is_explained_by_what_it_was_refused() {
         assert!(why.verdict.contains("has ever made contact"), "{why:?}");
     });
 }
+
+#[test]
+fn words_about_one_run_may_come_at_once() {
+    on_each(loopback(), |control| async move {
+        let id = agent(&control, "lab").await;
+        control.submit(task("netdiscovery", &[id])).await.unwrap();
+        let token = due(&control, id).await[0].token;
+        tokio::time::resume();
+        let stale = muster_core::run::OfferToken {
+            generation: 9,
+            ..token
+        };
+        let words = (0..40).map(|n| {
+            let control = control.clone();
+            let token = if n % 2 == 0 { token } else { stale };
+            tokio::spawn(async move {
+                control
+                    .report(token, id, News::Part(format!(r#"{{"n":{n}}}"#)))
+                    .await
+            })
+        });
+        for word in words.collect::<Vec<_>>() {
+            word.await.unwrap().unwrap();
+        }
+        let (events, parts) = control.run_story(token.run).await.unwrap();
+        assert_eq!(parts.len(), 20);
+        assert_eq!(events.iter().filter(|event| !event.ok).count(), 20);
+    });
+}

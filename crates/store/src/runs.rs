@@ -158,6 +158,15 @@ pub fn add_part(tx: &mut Tx<'_>, id: RunId, part: &str) -> Result<bool, StoreErr
     Ok(true)
 }
 
+/// How many parts a result has so far.
+pub fn count_parts(tx: &mut Tx<'_>, id: RunId) -> Result<i64, StoreError> {
+    tx.query_one(
+        "SELECT COUNT(*) AS n FROM run_parts WHERE run = $1",
+        params![id.uuid()],
+    )?
+    .int("n")
+}
+
 /// The parts of a result in the order they came.
 pub fn parts(tx: &mut Tx<'_>, id: RunId) -> Result<Vec<String>, StoreError> {
     let rows = tx.query(
@@ -172,6 +181,16 @@ pub fn parts(tx: &mut Tx<'_>, id: RunId) -> Result<Vec<String>, StoreError> {
 /// Looks a run up.
 pub fn by_id(tx: &mut Tx<'_>, id: RunId) -> Result<Option<StoredRun>, StoreError> {
     let row = tx.query_opt("SELECT * FROM runs WHERE id = $1", params![id.uuid()])?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Looks a run up and keeps others from moving it, or adding to it, until this transaction ends.
+pub fn by_id_locked(tx: &mut Tx<'_>, id: RunId) -> Result<Option<StoredRun>, StoreError> {
+    // An update that changes nothing takes the row's lock on both engines.
+    let row = tx.query_opt(
+        "UPDATE runs SET gen = gen WHERE id = $1 RETURNING *",
+        params![id.uuid()],
+    )?;
     row.as_ref().map(read).transpose()
 }
 

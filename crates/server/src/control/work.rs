@@ -25,7 +25,7 @@ const SPEC_MAX: usize = 1 << 20;
 /// The most targets of one task.
 const TARGETS_MAX: usize = 10_000;
 /// The most parts kept of one result.
-const PARTS_MAX: usize = 1_000_000;
+const PARTS_MAX: i64 = 1_000_000;
 /// The largest result, or part of one, kept, in bytes.
 const RESULT_MAX: usize = 16 << 20;
 
@@ -709,7 +709,8 @@ fn take_news(
     news: &News,
     now: Timestamp,
 ) -> Result<Reported, StoreError> {
-    let Some(stored) = runs::by_id(tx, token.run)? else {
+    // Two words about one run at once must each find the record of the other.
+    let Some(stored) = runs::by_id_locked(tx, token.run)? else {
         return Ok(Reported::Stale(format!("there is no run {}", token.run)));
     };
     let run = &stored.run;
@@ -737,7 +738,7 @@ fn take_news(
             run.state.clone().begin(Some(*progress), now),
         ),
         News::Part(part) => {
-            let count = runs::parts(tx, run.id)?.len();
+            let count = runs::count_parts(tx, run.id)?;
             if part.len() <= RESULT_MAX
                 && count < PARTS_MAX
                 && !runs::add_part(tx, run.id, part)?
