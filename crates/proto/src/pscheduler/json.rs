@@ -526,7 +526,8 @@ fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// A value as Python prints it: the validator's messages quote instances this way.
+/// A value as Python prints it: the validator's messages quote instances this way. Secrets are left
+/// out, as messages end in logs.
 #[must_use]
 pub fn python_repr(value: &Value) -> String {
     match value {
@@ -540,9 +541,13 @@ pub fn python_repr(value: &Value) -> String {
             format!("[{}]", inner.join(", "))
         }
         Value::Object(members) => {
+            let shown = |name: &str, value: &Value| match name.starts_with('_') {
+                true => "None".to_owned(),
+                false => python_repr(value),
+            };
             let inner: Vec<_> = members
                 .iter()
-                .map(|(name, value)| format!("{}: {}", python_quote(name), python_repr(value)))
+                .map(|(name, value)| format!("{}: {}", python_quote(name), shown(name, value)))
                 .collect();
             format!("{{{}}}", inner.join(", "))
         }
@@ -713,6 +718,7 @@ mod tests {
             python_repr(&json!({"a": [null, true, "it's", "b\"c"], "d": 1.5})),
             "{'a': [None, True, \"it's\", 'b\"c'], 'd': 1.5}"
         );
+        assert_eq!(python_repr(&json!({"_key": "s"})), "{'_key': None}");
         assert_eq!(python_quote("a'b\"c\n"), "'a\\'b\"c\\n'");
     }
 

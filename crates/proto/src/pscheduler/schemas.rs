@@ -66,6 +66,9 @@ impl Schema {
                     .trim_start_matches('/')
                     .replace("~1", "/")
                     .replace("~0", "~");
+                if path.split('/').any(|name| name.starts_with('_')) {
+                    return Err(format!("At /{path}: The value is not valid."));
+                }
                 Err(short(format!("At /{path}: {}", self.message(&error))))
             }
         }
@@ -463,7 +466,7 @@ mod tests {
                     "count": cardinal(), "duration": duration(), "dest": host(), "ip-version": ip_version(),
                     "tos": {"type": "integer", "minimum": 0, "maximum": 255},
                     "list": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-                    "fail": {"type": "number"}
+                    "fail": {"type": "number"}, "_secret": {"type": "string"}
                 },
                 "additionalProperties": false,
                 "required": ["dest"]
@@ -516,6 +519,14 @@ mod tests {
                 "At /list/0: '' is too short",
             ),
             (json!([]), "At /: [] is not of type 'object'"),
+            (
+                json!({"dest": "b", "_secret": 5}),
+                "At /_secret: The value is not valid.",
+            ),
+            (
+                json!({"dest": {"_secret": "s3cret"}}),
+                "At /dest: {'_secret': None} is not valid under any of the given schemas",
+            ),
         ] {
             assert_eq!(spec().check(&instance), Err(want.to_owned()), "{instance}");
         }

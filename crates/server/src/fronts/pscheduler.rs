@@ -116,9 +116,12 @@ async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response {
             if matches!(reject.status, 400 | 403 | 413 | 415)
                 && let Some(peer) = &peer
             {
+                // Neither the text nor the query: both may repeat what is secret.
+                let path: String = parts.uri.path().chars().take(128).collect();
+                let detail = format!("{} {path} was answered {}", parts.method, reject.status);
                 let reason = format!("http-{}", reject.status);
                 let control = &front.control;
-                control.refused(Wire::Pscheduler, peer.ip(), &reason, "", &reject.text);
+                control.refused(Wire::Pscheduler, peer.ip(), &reason, "", &detail);
             }
             controller::encode_reject(&reject)
         }
