@@ -12,7 +12,7 @@ use crate::{DEBIAN_PACKAGES, debian, tools};
 /// Names the address of the PostgreSQL that every store test runs on beside SQLite.
 const POSTGRES_VARIABLE: &str = "MUSTER_TEST_POSTGRES";
 
-/// Tests that start real peers live in test binaries named `peers_…` or `real_…`.
+/// Tests that start real peers live in test binaries named `peers_…` and `real_…` or `real_…`.
 const PEERS: &str = "binary(/^(peers|real)_/)";
 
 /// One part of the gate. The whole gate runs them in this order: what fails fast comes first, and
