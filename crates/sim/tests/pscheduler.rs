@@ -1,8 +1,7 @@
 //! Tasks posted over HTTPS, done by our own agent with its own tools, read back as a client would.
 //!
 //! The server listens for real, with a certificate of its own; the agent is the whole one, with
-//! policy, ledger and audit. Only the wire between the two is left out: offers are handed over as a
-//! link would hand them.
+//! policy, ledger and audit, on a teeth line.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -12,13 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use muster_agent::agent::{Agent, AgentConfig};
-use muster_agent::crew::{Accepted, Job, RunKey, Word, news};
-use muster_agent::tools::{Cause, Failure};
-use muster_core::AgentId;
-use muster_core::agent::{Capability, Wire};
-use muster_core::result::{News, Outcome};
-use muster_core::run::OfferToken;
+use muster_agent::agent::{Agent, AgentConfig, Link};
+use muster_agent::links::teeth::{self, TeethLink};
 use muster_net::dial::{Endpoint, Protection, dial};
 use muster_net::http::call;
 use muster_net::tls::{Identity, Inbound, Trust};
@@ -28,7 +22,7 @@ use muster_proto::pscheduler::time::IsoDuration;
 use muster_proto::pscheduler::wire::{Limits, RunState};
 use muster_server::Control;
 use muster_server::app::{App, Listeners, Protections};
-use muster_server::control::{DueAsk, EnrolPolicy, Hello, Offer, Proof, Settings};
+use muster_server::control::{EnrolPolicy, Settings};
 use muster_store::sealed::Sealer;
 use muster_store::{Store, StoreUrl};
 use serde_json::{Value, json};
@@ -68,6 +62,9 @@ impl House {
             .await
             .unwrap();
         let https = listener.local_addr();
+        let lines = Listener::bind("teeth", "--listen-teeth", any, GateLimits::default()).await;
+        let lines = lines.unwrap();
+        let teeth = lines.local_addr();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let identity = Identity::load_or_generate(&folder.path().join("tls"), &names).unwrap();
         let tls = Inbound::rustls(&identity, &[]).unwrap();
@@ -77,6 +74,7 @@ impl House {
         };
         let listeners = Listeners {
             https: Some(listener),
+            teeth: Some(lines),
             ..Listeners::default()
         };
         let cancel = CancellationToken::new();
@@ -91,74 +89,36 @@ impl House {
             tracker: TaskTracker::new(),
             folder,
         };
-        house.employ().await;
+        house.employ(teeth).await;
         house
     }
 
-    /// Opens the agent, enrols it and hands it whatever is due, ahead of time.
-    async fn employ(&self) {
+    /// Opens the agent and lets it dial the server.
+    async fn employ(&self, teeth: SocketAddr) {
         let config = AgentConfig {
             system_policy: self.folder.path().join("none"),
             ..AgentConfig::local(self.folder.path().join("agent"))
         };
-        let agent = Arc::new(
-            Agent::open(config, self.clock.clone(), Entropy::system())
-                .await
-                .unwrap(),
-        );
-        let capabilities = agent.crew().registry().capabilities();
-        let capabilities: Vec<_> = capabilities
-            .map(|(kind, version)| Capability {
-                kind: kind.parse().unwrap(),
-                version: version.to_owned(),
-                assumed: false,
-            })
-            .collect();
-        let kinds = capabilities
-            .iter()
-            .map(|capability| capability.kind.clone())
-            .collect();
-        let ask = DueAsk {
-            kinds,
-            lease: SignedDuration::from_secs(60),
-            ahead: SignedDuration::from_secs(5),
-            limit: 10,
+        let agent = Agent::open(config, self.clock.clone(), Entropy::system())
+            .await
+            .unwrap();
+        let crew = agent.crew().clone();
+        let line = teeth::Config {
+            peer: format!("teeth://{teeth}"),
+            endpoint: Endpoint::from(teeth),
+            protection: Protection::Plain,
+            token: None,
+            agent_id: agent.identity().id.to_string(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            hostname: Some("own".to_owned()),
+            kinds: teeth::Config::kinds_of(&crew),
+            root: "/".into(),
         };
-        let hello = Hello {
-            wire: Wire::Teeth,
-            peer: agent.identity().id.to_string(),
-            id: None,
-            name: Some("own".to_owned()),
-            software: "muster".to_owned(),
-            version: "0".to_owned(),
-            capabilities: Some(capabilities),
-            address: "127.0.0.1".parse().unwrap(),
-            forwarded: false,
-            proof: Proof::None,
-            tls_identity: None,
-            next_contact: SignedDuration::from_mins(10),
-        };
-        let id = self.control.check_in(hello).await.unwrap().agent.id;
-        let (control, cancel, clock) = (
-            self.control.clone(),
-            self.cancel.clone(),
-            self.clock.clone(),
-        );
-        let tracker = self.tracker.clone();
+        let link = TeethLink::new(line, crew, self.clock.clone(), Entropy::system());
+        let cancel = self.cancel.clone();
         self.tracker.spawn(async move {
-            let mut work = control.work_changes();
-            while !cancel.is_cancelled() {
-                work.borrow_and_update();
-                for offer in control.due(id, ask.clone()).await.unwrap() {
-                    tracker.spawn(carry(control.clone(), Arc::clone(&agent), id, offer));
-                }
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    _ = work.changed() => {}
-                    () = clock.sleep(Duration::from_millis(500)) => {}
-                }
-            }
-            agent.crew().drain().await;
+            let link = Link::new("house", move |cancel| link.clone().run(cancel));
+            agent.run(vec![link], cancel.clone(), cancel).await;
         });
     }
 
@@ -205,52 +165,6 @@ impl House {
         self.tracker.wait().await;
         self.app.drained().await.unwrap();
     }
-}
-
-/// What a link does with an offer.
-async fn carry(control: Control, agent: Arc<Agent>, id: AgentId, offer: Offer) {
-    let key = RunKey {
-        peer: "house".to_owned(),
-        run: offer.token.run.to_string(),
-        generation: u64::from(offer.token.generation),
-    };
-    let spec = serde_json::from_str(offer.spec.expose()).unwrap();
-    let mut job = Job::new(key, offer.kind.as_str(), spec);
-    job.start = Some(offer.window.start);
-    let (sender, mut heard) = news::channel();
-    match agent.crew().submit(job, sender).await {
-        Ok(Accepted::Started | Accepted::Running(_)) => {}
-        Ok(Accepted::Ended(ending)) => {
-            tell(&control, offer.token, id, Word::ending(ending)).await;
-            return;
-        }
-        Err(refusal) => {
-            let reason = refusal.to_string();
-            let _ = control
-                .report(offer.token, id, News::Declined { reason })
-                .await;
-            return;
-        }
-    }
-    while let Some(news) = heard.recv().await {
-        tell(&control, offer.token, id, news.word).await;
-    }
-}
-
-async fn tell(control: &Control, token: OfferToken, agent: AgentId, word: Word) {
-    let news = match word {
-        Word::Begun => News::Began,
-        Word::Progress(progress) => News::percent(progress.percent, None),
-        Word::Found { value, .. } => News::Part(value.to_string()),
-        Word::Finished(result) => News::Finished(Outcome::success(result.to_string())),
-        Word::Failed(Failure {
-            cause: Cause::Denied,
-            reason,
-            ..
-        }) => News::Declined { reason },
-        Word::Failed(failure) => News::Finished(Outcome::failure(failure.reason)),
-    };
-    control.report(token, agent, news).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
