@@ -136,7 +136,10 @@ impl HostFacts {
         self.serial = self.serial.and_then(|serial| clean_serial(&serial));
         self.uuid = self.uuid.and_then(|uuid| clean_uuid(&uuid));
         self.macs = self.macs.iter().filter_map(|mac| clean_mac(mac)).collect();
-        self.name = self.name.and_then(|name| clean(&name, 255));
+        self.name = self
+            .name
+            .and_then(|name| clean(&name, 255))
+            .filter(|name| !names_loopback(name));
         self.os_name = self.os_name.and_then(|name| clean(&name, 255));
         self.os_version = self.os_version.and_then(|version| clean(&version, 255));
         self.device_type = self.device_type.map(|word| word.to_ascii_lowercase());
@@ -144,6 +147,11 @@ impl HostFacts {
             self.addresses.retain(|address| !address.is_loopback());
         }
         self
+    }
+
+    /// Whether nothing but addresses is known.
+    pub fn is_anonymous(&self) -> bool {
+        self.name.is_none() && self.serial.is_none() && self.uuid.is_none() && self.macs.is_empty()
     }
 
     /// Whether both are about one machine, and by what. Both must be [`normalised`](Self::normalised).
@@ -208,6 +216,16 @@ fn same_name(a: &str, b: &str) -> bool {
             .to_ascii_lowercase()
     };
     (a.contains('.') != b.contains('.')) && first(a) == first(b) && first(a) != "localhost"
+}
+
+/// Every machine calls itself so; some agents report a pinged address as a name.
+fn names_loopback(name: &str) -> bool {
+    name.parse::<IpAddr>()
+        .is_ok_and(|address| address.is_loopback())
+        || name
+            .split('.')
+            .next()
+            .is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
 }
 
 fn clean(text: &str, max: usize) -> Option<String> {

@@ -785,19 +785,34 @@ fn one_machine_is_one_record_whoever_tells_of_it() {
             .await
             .unwrap();
         assert_eq!(control.hosts(None, 10).await.unwrap().rows.len(), 2);
-        // What only answers to ping is named by its address, found again, and no second machine.
+        // What only answers to ping on loopback is the machine of the agent that saw it; until that
+        // machine has told of itself it goes by its address.
+        let seen = |agent, own| Observation {
+            wire: Wire::Fusion,
+            agent,
+            what: if own {
+                SourceKind::Inventory
+            } else {
+                SourceKind::Discovery
+            },
+            facts: if own {
+                facts(Some("two"), None, Some("02:00:00:00:00:22"), "10.0.0.22")
+            } else {
+                facts(Some("localhost"), None, None, "127.0.0.1")
+            },
+            inventory: None,
+            own,
+        };
+        assert_eq!(control.observe(seen(id, false)).await.unwrap(), own);
+        let two = agent(&control, "two").await;
         for _ in 0..2 {
-            control
-                .observe(tell(
-                    SourceKind::Discovery,
-                    facts(None, None, None, "127.0.0.9"),
-                    false,
-                ))
-                .await
-                .unwrap();
+            control.observe(seen(two, false)).await.unwrap();
         }
-        assert!(control.find_host("127.0.0.9@lab").await.is_ok());
+        assert!(control.find_host("127.0.0.1@two").await.is_ok());
         assert_eq!(control.hosts(None, 10).await.unwrap().rows.len(), 3);
+        control.observe(seen(two, true)).await.unwrap();
+        assert_eq!(control.hosts(None, 10).await.unwrap().rows.len(), 3);
+        assert_eq!(control.find_host("two").await.unwrap().sources.len(), 2);
     });
 }
 

@@ -1,9 +1,9 @@
 //! Hosts: what agents tell of machines, and what people declare to be monitored.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
-use muster_core::agent::{AgentState, Wire};
+use muster_core::agent::{Agent, AgentState, Wire};
 use muster_core::host::{Evidence, Host, HostFacts, Source, SourceKind};
 use muster_core::range::is_host_name;
 use muster_core::sample::{Item, ItemType, Monitoring, ValueType};
@@ -293,22 +293,30 @@ fn join(
     rng: &mut ChaCha20Rng,
 ) -> Result<HostId, StoreError> {
     let mut facts = observation.facts.clone().normalised();
-    if facts.name.is_none()
-        && facts.serial.is_none()
-        && facts.uuid.is_none()
-        && facts.macs.is_empty()
+    let teller = agents::by_id(tx, observation.agent)?.map(|enrolled| enrolled.agent);
+    if facts.is_anonymous()
+        && let Some(address) = facts.addresses.first().copied()
     {
-        // Only an address is known: it is the name. A loopback address means another machine for
-        // each agent.
-        facts.name = match facts.addresses.first() {
-            Some(address) if address.is_loopback() => {
-                let agent = agents::by_id(tx, observation.agent)?;
-                let of = agent.map_or_else(|| observation.agent.to_string(), |e| e.agent.name);
-                Some(format!("{address}@{of}"))
+        // A loopback address is the machine of the agent that saw it; elsewhere the address is all
+        // the name there is.
+        let own = teller.as_ref().and_then(|agent| agent.host);
+        match own.filter(|_| address.is_loopback()) {
+            Some(host) => {
+                let source = Source {
+                    wire: Some(observation.wire),
+                    agent: Some(observation.agent),
+                    what: observation.what,
+                    at: now,
+                    facts,
+                };
+                hosts::put_source(tx, host, &source)?;
+                return Ok(host);
             }
-            Some(address) => Some(address.to_string()),
-            None => None,
-        };
+            None if address.is_loopback() => {
+                facts.name = Some(loopback_name(address, teller.as_ref(), observation.agent));
+            }
+            None => facts.name = Some(address.to_string()),
+        }
     }
     let wanted = match (
         &facts.name,
@@ -333,7 +341,30 @@ fn join(
     if let Some(inventory) = &observation.inventory {
         hosts::put_inventory(tx, id, inventory, now)?;
     }
+    if observation.own {
+        // What was seen on loopback before the machine told of itself was the machine.
+        for address in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ] {
+            let name = loopback_name(address, teller.as_ref(), observation.agent);
+            if let Some(seen) = hosts::by_name(tx, &name)?
+                && seen.id != id
+                && seen.monitoring.is_none()
+            {
+                hosts::merge(tx, seen.id, id)?;
+            }
+        }
+    }
     Ok(id)
+}
+
+/// The name of a machine of which only a loopback address is known: whose loopback it is.
+fn loopback_name(address: IpAddr, agent: Option<&Agent>, id: AgentId) -> String {
+    match agent {
+        Some(agent) => format!("{address}@{}", agent.name),
+        None => format!("{address}@{id}"),
+    }
 }
 
 /// Finds the host a source is about, or makes it; two records that the source shows to be one
