@@ -230,7 +230,7 @@ impl JobOption {
     }
 
     fn read(option: &Element<'_>, limits: &Limits) -> Option<Self> {
-        let name = option.value("NAME")?;
+        let name = short(option.value("NAME")?);
         // Only the first PARAM counts, except for WAKEONLAN.
         let param = option.child("PARAM");
         let pid = || param.and_then(|p| p.value("PID")).map(str::to_owned);
@@ -247,7 +247,7 @@ impl JobOption {
                 .filter_map(|e| Credential::from_xml(&e))
                 .collect()
         };
-        Some(match name {
+        Some(match name.as_str() {
             "NETDISCOVERY" => Self::NetDiscovery(DiscoveryOption {
                 pid: pid()?,
                 threads: number("THREADS_DISCOVERY").clamp(1, limits.workers),
@@ -284,7 +284,7 @@ impl JobOption {
                     .filter_map(|e| e.value("MAC").map(str::to_owned))
                     .collect(),
             ),
-            other => Self::Other(short(other)),
+            _ => Self::Other(name),
         })
     }
 }

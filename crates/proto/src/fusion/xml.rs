@@ -308,6 +308,10 @@ impl Building<'_> {
         if name.contains(':') {
             return Err(XmlError::Forbidden("a name space"));
         }
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || !name.chars().all(is_part) {
+            return Err(XmlError::Malformed("a name with odd characters".to_owned()));
+        }
         let index = self.nodes.len();
         if index >= self.limits.xml_elements {
             return Err(XmlError::TooMuch {
@@ -649,6 +653,8 @@ mod tests {
             (b"<a/><b/>", "follows the root"),
             (b"<a>x & y</a>", "not well formed"),
             (b"<a b=\"x & y\"/>", "lone &"),
+            (b"<a<b/>", "not well formed"),
+            (b"<a b'c=\"1\"/>", "not well formed"),
             (b"</a>", "not well formed"),
         ];
         for (xml, why) in cases {
