@@ -309,6 +309,7 @@ impl Bench {
             trust: Trust::System,
             insecure: false,
             first_retry: Duration::from_millis(50),
+            kinds: None,
         }
     }
 

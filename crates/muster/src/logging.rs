@@ -33,9 +33,10 @@ pub(crate) fn init(global: &Global, command: &Command) {
         .filter(|text| !text.is_empty())
         .and_then(|text| EnvFilter::try_new(text).ok())
         .unwrap_or_else(|| {
-            // Libraries speak from one level up only: theirs is detail about the transport.
+            // Libraries speak from one level up only: theirs is detail about the transport. To that of
+            // SNMP every address without a device is an error.
             EnvFilter::new(format!(
-                "{level},hyper=warn,reqwest=warn,rustls=warn,h2=warn"
+                "{level},hyper=warn,reqwest=warn,rustls=warn,h2=warn,async_snmp=off"
             ))
         });
     let builder = tracing_subscriber::fmt()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process;
 
+use muster_core::credential::Secret;
 use muster_net::listen::BindError;
 use muster_net::tls::{Fingerprint, Identity, Inbound};
 use muster_net::{Clock, Entropy, GateLimits, ListenSpec, Listener};
@@ -12,7 +13,7 @@ use muster_server::app::{App, Listeners, Protections};
 use muster_server::control::{ControlError, Role, Settings};
 use muster_store::sealed::Sealer;
 use muster_store::{Store, StoreError, StoreUrl};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::{ConfigArgs, Global, ServerCommand};
@@ -123,6 +124,7 @@ async fn migrate(global: &Global, out: Output, args: ConfigArgs) -> Result<(), C
 pub(crate) struct Server {
     folder: StateFolder,
     app: App,
+    token: Secret,
     /// The application, for who lives in the same process.
     pub(crate) control: Control,
     /// Where it listens.
@@ -180,10 +182,38 @@ impl Server {
         Ok(Self {
             folder,
             app,
+            token,
             control,
             bound,
             fingerprint: identity.fingerprint,
         })
+    }
+
+    /// What the admin API answers to a GET of `path`, which begins below `/api/v1`.
+    pub(crate) async fn ask(&self, path: &str) -> Result<Value, CliError> {
+        self.app
+            .ask(path, &self.token)
+            .await
+            .map_err(|error| control_error(&error))
+    }
+
+    /// The same for a list, all pages of it.
+    pub(crate) async fn ask_all(&self, path: &str) -> Result<Vec<Value>, CliError> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let after = cursor
+                .map(|cursor| format!("&cursor={cursor}"))
+                .unwrap_or_default();
+            let page = self.ask(&format!("{path}{mark}limit=1000{after}")).await?;
+            let items = page.get("items").and_then(Value::as_array).cloned();
+            all.extend(items.unwrap_or_default());
+            cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Where its state is.

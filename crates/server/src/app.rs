@@ -3,18 +3,25 @@
 //! It joins what the other modules are; nothing is decided here. Sockets were bound by `muster-net`,
 //! and it is the one that reads them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get_service;
 use muster_core::agent::Wire;
+use muster_core::credential::Secret;
 use muster_net::http::{HttpLimits, HttpServer, serve_http};
 use muster_net::tls::{HandshakeLimits, Inbound};
-use muster_net::{DriveLimits, GateLimits, Listener, MemoryBudget, NetContext, Refusals};
+use muster_net::{
+    DriveLimits, GateLimits, Listener, MemoryBudget, NetContext, PeerInfo, Refusals, Security,
+};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
-use crate::control::{Control, Result};
+use crate::control::{Control, ControlError, Result, Trouble};
 use crate::fronts::admin::{self, Admin, LimitView};
 use crate::fronts::teeth::TeethFront;
 use crate::fronts::zabbix::{ZabbixFront, poll_agents};
@@ -50,6 +57,7 @@ pub struct Protections {
 pub struct App {
     control: AppControl,
     statuses: Statuses,
+    router: Router,
     fronts: TaskTracker,
     jobs: TaskTracker,
     stop_jobs: CancellationToken,
@@ -66,6 +74,8 @@ impl std::fmt::Debug for AppControl {
 
 /// How long exchanges in hand may take once the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The longest answer to [`App::ask`].
+const ANSWER_MAX: usize = 64 << 20;
 
 /// What listeners share. Their refusals go to `control`, which counts and keeps them.
 pub fn net_context(control: &Control) -> NetContext {
@@ -140,6 +150,7 @@ impl App {
         Ok(Self {
             control: AppControl(control.clone()),
             statuses,
+            router,
             fronts,
             jobs,
             stop_jobs,
@@ -149,6 +160,55 @@ impl App {
     /// The reconcilers' last activations.
     pub fn statuses(&self) -> &Statuses {
         &self.statuses
+    }
+
+    /// What the admin API answers to a GET of `path`, which begins below `/api/v1`, for who lives in the
+    /// same process and holds `token`.
+    ///
+    /// # Errors
+    /// What the API refuses, in its own words.
+    pub async fn ask(&self, path: &str, token: &Secret) -> Result<Value> {
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let peer = PeerInfo {
+            remote: here,
+            local: here,
+            listener: "http",
+            security: Security::Plain,
+        };
+        let request = http::Request::get(format!("/api/v1{path}"))
+            .header(
+                http::header::AUTHORIZATION,
+                format!("Bearer {}", token.expose()),
+            )
+            .extension(peer)
+            .body(Body::empty())
+            .map_err(|error| {
+                ControlError::invalid("BAD_PATH", format!("{path:?} is no path")).caused_by(error)
+            })?;
+        let response = match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), ANSWER_MAX).await;
+        let answer = body.map_err(|error| {
+            ControlError::new(Trouble::Bug, "INTERNAL", "the API's answer broke off")
+                .caused_by(error)
+        })?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let title = answer
+            .get("title")
+            .and_then(Value::as_str)
+            .unwrap_or("no answer")
+            .to_owned();
+        Err(ControlError::new(
+            Trouble::Refused,
+            "API_REFUSED",
+            format!("GET {path}: {status}: {title}"),
+        ))
     }
 
     /// Returns when everything has ended after the token was cancelled: fronts first, as what they

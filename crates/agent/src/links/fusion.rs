@@ -131,6 +131,8 @@ pub struct Config {
     pub insecure: bool,
     /// The first wait after a failure; [`FIRST_RETRY`] in the field.
     pub first_retry: Duration,
+    /// Kinds of work that may come over this link; every kind of the crew when `None`.
+    pub kinds: Option<Vec<String>>,
 }
 
 /// Why a link cannot be.
@@ -318,6 +320,10 @@ impl FusionLink {
         let query = TasksQuery {
             agent: self.peer.clone(),
             modules: modules
+                .filter(|(kind, _)| {
+                    let kinds = self.config.kinds.as_ref();
+                    kinds.is_none_or(|kinds| kinds.iter().any(|listed| listed == kind))
+                })
                 .map(|(kind, version)| (kind.to_owned(), version.to_owned()))
                 .collect(),
             name: Some(self.config.name.clone()).filter(|name| PeerName::parse(name).is_ok()),
