@@ -183,6 +183,29 @@ fn request(method: &str, path: &str, token: Option<&str>, body: Body) -> Request
     builder.body(body).unwrap()
 }
 
+/// The text with every id in order of appearance, so that a snapshot holds whichever ids were drawn.
+fn named(text: &str) -> String {
+    let mut names: Vec<String> = Vec::new();
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let id = rest.get(..36).filter(|id| id.parse::<uuid::Uuid>().is_ok());
+        if let Some(id) = id {
+            let known = names.iter().position(|name| name == id);
+            let n = known.unwrap_or_else(|| {
+                names.push(id.to_owned());
+                names.len() - 1
+            });
+            out += &format!("ID-{}", n + 1);
+            rest = rest.get(36..).unwrap_or_default();
+        } else {
+            out.push(c);
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        }
+    }
+    out
+}
+
 /// A body that must not be read.
 fn unread() -> Body {
     Body::from_stream(futures_util::stream::once(async {
@@ -242,6 +265,37 @@ fn every_reference_of_the_document_resolves() {
             .strip_prefix('#')
             .expect("references stay in the document");
         assert!(text.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+/// What the specification requires of every operation and response, and the types do not enforce.
+#[test]
+fn every_response_of_the_document_is_described() {
+    let text: Value =
+        serde_json::from_str(&openapi::Document::openapi().to_json().unwrap()).unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in text["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let place = format!("{method} {path}");
+            assert!(operation["summary"].is_string(), "{place}");
+            assert!(
+                operations.insert(operation["operationId"].to_string()),
+                "{place}"
+            );
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(response["description"].is_string(), "{place} {status}");
+            }
+            let named = path.split('/').filter(|part| part.starts_with('{')).count();
+            let parameters = operation["parameters"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let listed = parameters
+                .iter()
+                .filter(|parameter| parameter["in"] == "path")
+                .count();
+            assert_eq!(named, listed, "{place}");
+        }
     }
 }
 
@@ -427,7 +481,7 @@ async fn what_is_not_understood_is_refused_with_its_place() {
         assert!(answer.status.is_client_error(), "{path}: {}", answer.text);
         answers += &format!("GET {path}\n{}\n\n", answer.shown());
     }
-    insta::assert_snapshot!("refusals", answers);
+    insta::assert_snapshot!("refusals", named(&answers));
 }
 
 #[tokio::test(start_paused = true)]
@@ -556,7 +610,7 @@ async fn a_task_from_its_creation_to_its_result() {
         assert!(!answer.text.contains("canary"), "{what}: {}", answer.text);
         story += &format!("{what} {}\n\n", answer.shown());
     }
-    insta::assert_snapshot!("task", story);
+    insta::assert_snapshot!("task", named(&story));
     let text = world
         .get(&format!("/api/v1/runs/{run}/result?format=text"))
         .await;
@@ -683,7 +737,7 @@ async fn hosts_items_and_their_values() {
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
         story += &format!("GET {path} {}\n\n", answer.shown());
     }
-    insta::assert_snapshot!("values", story);
+    insta::assert_snapshot!("values", named(&story));
     assert!(
         world
             .get("/api/v1/items/web:uptime/history")
@@ -717,7 +771,7 @@ async fn agents_are_approved_disabled_and_forgotten() {
             .await;
         story += &format!("{method} {path} {}\n\n", answer.shown());
     }
-    insta::assert_snapshot!("agents", story);
+    insta::assert_snapshot!("agents", named(&story));
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,8 +37,9 @@ pub(super) struct WatchQuery {
 /// Shows a run; with `If-None-Match` and `wait`, once it has changed.
 #[utoipa::path(get, path = "/runs/{run}", tag = "work",
     params(("run" = String, Path, description = "Id or a unique beginning of it"), WatchQuery),
-    responses((status = 200, body = RunDetail), (status = 304, description = "Nothing has changed"),
-        (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = RunDetail), (status = 304, description = "Nothing has changed"),
+        (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn show_run(
     State(admin): State<Admin>,
     Path(run): Path<String>,

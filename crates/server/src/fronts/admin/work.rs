@@ -146,7 +146,8 @@ pub(super) struct ResultQuery {
 
 /// Creates a task.
 #[utoipa::path(post, path = "/tasks", tag = "work", request_body = NewTaskBody,
-    responses((status = 201, body = TaskView), (status = "default", body = super::ProblemBody)))]
+    responses((status = 201, description = "What was made", body = TaskView), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn create_task(
     State(admin): State<Admin>,
     headers: HeaderMap,
@@ -366,7 +367,8 @@ fn schedule(body: &ScheduleBody, now: jiff::Timestamp) -> Result<Schedule, Probl
 
 /// Lists tasks in the order they were submitted.
 #[utoipa::path(get, path = "/tasks", tag = "work", params(TaskQuery),
-    responses((status = 200, body = Page<TaskView>), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<TaskView>), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn list_tasks(
     State(admin): State<Admin>,
     Query(query): Query<TaskQuery>,
@@ -395,7 +397,8 @@ fn task_view(view: control::TaskView) -> TaskView {
 /// Shows a task.
 #[utoipa::path(get, path = "/tasks/{task}", tag = "work",
     params(("task" = String, Path, description = "Id or a unique beginning of it")),
-    responses((status = 200, body = TaskView), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = TaskView), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn show_task(
     State(admin): State<Admin>,
     Path(task): Path<String>,
@@ -406,7 +409,8 @@ pub(super) async fn show_task(
 /// Cancels a task and the runs of it that have not ended.
 #[utoipa::path(post, path = "/tasks/{task}/cancel", tag = "work",
     params(("task" = String, Path, description = "Id or a unique beginning of it")),
-    responses((status = 200, body = TaskView), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = TaskView), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn cancel_task(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
@@ -422,7 +426,8 @@ pub(super) async fn cancel_task(
 
 /// Lists runs in the order they were planned.
 #[utoipa::path(get, path = "/runs", tag = "work", params(RunQuery),
-    responses((status = 200, body = Page<RunView>), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<RunView>), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn list_runs(
     State(admin): State<Admin>,
     Query(query): Query<RunQuery>,
@@ -553,8 +558,9 @@ fn device_facts(device: &Value) -> HostFacts {
 /// What a run brought: as JSON, as text, or as HTML.
 #[utoipa::path(get, path = "/runs/{run}/result", tag = "work",
     params(("run" = String, Path, description = "Id or a unique beginning of it"), ResultQuery),
-    responses((status = 200, body = Object, content_type = "application/json"),
-        (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Object, content_type = "application/json"),
+        (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn run_result(
     State(admin): State<Admin>,
     Path(run): Path<String>,
@@ -623,7 +629,8 @@ fn words(kind: &str, medium: Medium, mut result: Value) -> String {
 
 /// Lists all kinds of work, and which agents can do each.
 #[utoipa::path(get, path = "/kinds", tag = "work", params(PageQuery),
-    responses((status = 200, body = Page<KindView>), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<KindView>), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn list_kinds(
     State(admin): State<Admin>,
     Query(_): Query<PageQuery>,
@@ -671,14 +678,16 @@ pub(super) async fn list_kinds(
 
 /// Every limit this server keeps.
 #[utoipa::path(get, path = "/limits", tag = "server",
-    responses((status = 200, body = Page<LimitView>), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<LimitView>), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn limits(State(admin): State<Admin>) -> Json<Page<LimitView>> {
     Json(Page::whole(admin.limits.as_ref().clone()))
 }
 
 /// What the server is doing.
 #[utoipa::path(get, path = "/status", tag = "server",
-    responses((status = 200, body = StatusView), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = StatusView), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<StatusView>, Problem> {
     let mut by_noun: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for (name, count) in admin.control.counts().await? {
@@ -736,7 +745,8 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<StatusView
 #[utoipa::path(get, path = "/explain/{noun}/{name}", tag = "work",
     params(("noun" = String, Path, description = "agent, task, run, host or item"),
         ("name" = String, Path, description = "Id or a unique beginning of it; an agent or host by name too")),
-    responses((status = 200, body = ExplanationView), (status = "default", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = ExplanationView), (status = "default", description = "A refusal",
+            content_type = "application/problem+json", body = super::ProblemBody)))]
 pub(super) async fn explain(
     State(admin): State<Admin>,
     Path((noun, name)): Path<(String, String)>,
