@@ -614,7 +614,12 @@ fn the_server_is_found_by_url_variable_and_certificate() {
 fn probe_tells_what_listens() {
     let server = Server::start("info");
     let http = format!("http://{}", server.address("http"));
-    for (wire, address) in [("zabbix", server.address("zabbix")), ("fusion", http)] {
+    for (wire, address) in [
+        ("zabbix", server.address("zabbix")),
+        ("teeth", server.address("teeth")),
+        ("fusion", http.clone()),
+        ("pscheduler", http),
+    ] {
         let heard = server.json(&["probe", wire, &address]);
         assert_eq!(heard["speaks"], true, "{wire}: {heard}");
         assert_eq!(heard["wire"], wire);
@@ -622,6 +627,23 @@ fn probe_tells_what_listens() {
     let wrong = server.muster(&["probe", "zabbix", &server.address("http")]);
     assert_eq!(wrong.status.code(), Some(1), "{}", out(&wrong));
     assert!(err(&wrong).contains("[PROBE_FAILED]"), "{}", err(&wrong));
+}
+
+#[test]
+fn idle_lines_are_held_and_weighed() {
+    let server = Server::start("info");
+    let figures = server.json(&["bench", "teeth", "--lines", "20", "--duration", "1s"]);
+    assert_eq!(figures["lines"], 20);
+    assert_eq!(figures["lost"], 0);
+    assert!(figures["bytes_each"].is_number(), "{figures}");
+    assert!(figures["ping_p95_ms"].is_number(), "{figures}");
+    let nowhere = server.muster(&["bench", "teeth", "--server", "127.0.0.1:1", "--lines", "1"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(
+        err(&nowhere).contains("[BENCH_FAILED]"),
+        "{}",
+        err(&nowhere)
+    );
 }
 
 #[test]

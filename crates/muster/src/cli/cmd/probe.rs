@@ -65,7 +65,7 @@ async fn zabbix(address: &str) -> Result<Heard, CliError> {
     } else {
         json!({"request": "sender data", "data": []}).to_string()
     };
-    match exchange(&address, &message).await {
+    match exchange(&address, &message, TIMEOUT).await {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             Ok(Heard {
@@ -76,6 +76,10 @@ async fn zabbix(address: &str) -> Result<Heard, CliError> {
         Err(error) if error.code == Code::SERVER_ANSWER => Ok(Heard {
             speaks: false,
             answer: json!(error.detail.join("; ")),
+        }),
+        Err(error) if error.code == Code::TIMED_OUT => Ok(Heard {
+            speaks: false,
+            answer: json!("nothing"),
         }),
         Err(error) => Err(error),
     }

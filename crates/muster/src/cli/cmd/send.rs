@@ -49,7 +49,7 @@ pub(in crate::cli) async fn send(
         "clock": now.as_second(),
         "ns": now.subsec_nanosecond(),
     });
-    let answer = exchange(&address, &message.to_string()).await?;
+    let answer = exchange(&address, &message.to_string(), TIMEOUT).await?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|e| {
         CliError::failed(
             Code::SERVER_ANSWER,
@@ -82,8 +82,13 @@ pub(in crate::cli) async fn send(
     .next("is there a trapper item with that key? `muster item list --host HOST`"))
 }
 
-/// Sends one framed message and reads the framed answer.
-pub(in crate::cli) async fn exchange(address: &str, message: &str) -> Result<Vec<u8>, CliError> {
+/// Sends one framed message and reads the framed answer; connecting and answering may take `wait`
+/// each.
+pub(in crate::cli) async fn exchange(
+    address: &str,
+    message: &str,
+    wait: Duration,
+) -> Result<Vec<u8>, CliError> {
     let frame = frame::encode(message.as_bytes(), false)
         .map_err(|e| CliError::usage("the value is too long").cause(&e))?;
     let unreachable = |e: &std::io::Error| {
@@ -102,11 +107,11 @@ pub(in crate::cli) async fn exchange(address: &str, message: &str) -> Result<Vec
             format!("no answer in time from {address}"),
         )
     };
-    let mut stream = tokio::time::timeout(TIMEOUT, TcpStream::connect(address))
+    let mut stream = tokio::time::timeout(wait, TcpStream::connect(address))
         .await
         .map_err(|_| late())?
         .map_err(|e| unreachable(&e))?;
-    let answer = tokio::time::timeout(TIMEOUT, async {
+    let answer = tokio::time::timeout(wait, async {
         stream
             .write_all(&frame)
             .await
