@@ -19,8 +19,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use muster_net::dial::Endpoint;
+use muster_net::dial::{DialError, Endpoint};
+use muster_net::tls::BoxStream;
 use muster_net::{Clock, Entropy, Protection};
 use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::agent::ask::Asker;
@@ -41,7 +43,7 @@ use crate::policy::PolicySource;
 use crate::tools::items::Items;
 use availability::Availability;
 use collect::Collector;
-use exchange::{ExchangeError, exchange};
+use exchange::{ExchangeError, connect, exchange};
 use sampler::{Check, How};
 
 /// The version whose dialect is spoken; a real server judges by it (contract, section 2.1).
@@ -162,7 +164,11 @@ pub struct ZabbixLink {
     spool: Spool,
     clock: Clock,
     entropy: Entropy,
+    reach: Option<Reach>,
 }
+
+/// A way to reach the server other than dialling it.
+pub type Reach = Box<dyn Fn() -> BoxFuture<'static, Result<BoxStream, DialError>> + Send + Sync>;
 
 impl ZabbixLink {
     /// A link that reads `items`, asks `policy` what it may, and keeps values in `spool`.
@@ -175,14 +181,25 @@ impl ZabbixLink {
         clock: Clock,
         entropy: Entropy,
     ) -> Self {
+        let limits = Limits::default();
         Self {
             config,
-            limits: Limits::default(),
+            limits,
             items,
             policy,
             spool,
             clock,
             entropy,
+            reach: None,
+        }
+    }
+
+    /// The same over another way to reach the server.
+    #[must_use]
+    pub fn over(self, reach: Reach) -> Self {
+        Self {
+            reach: Some(reach),
+            ..self
         }
     }
 
@@ -237,16 +254,11 @@ impl ZabbixLink {
             protection,
             ..
         } = &self.config;
-        exchange(
-            endpoint,
-            protection,
-            payload,
-            form,
-            patience,
-            &self.limits,
-            &self.clock,
-        )
-        .await
+        let stream = match &self.reach {
+            Some(reach) => reach().await?,
+            None => connect(endpoint, protection, patience, &self.clock).await?,
+        };
+        exchange(stream, payload, form, patience, &self.limits, &self.clock).await
     }
 
     fn asker(&self) -> Asker<'_> {

@@ -13,7 +13,7 @@ use muster_proto::zabbix::agent::Form;
 use muster_proto::zabbix::check::{Answer, Question, parse_plain_answer};
 
 use super::availability::Availability;
-use super::exchange::{ExchangeError, packet};
+use super::exchange::{ExchangeError, connect, packet};
 use super::sampler::{Check, How};
 use super::{Kept, chain, nanoseconds};
 use crate::policy::{ActionClass, Permit, PolicySource, Verdict};
@@ -150,14 +150,16 @@ impl Collector {
         let question = Question::Plain {
             key: key.to_owned(),
         };
+        let stream = connect(endpoint, &Protection::Plain, POLL_TIMEOUT, &self.clock).await?;
+        let text = question.encode();
+        let (limits, clock) = (&self.limits, &self.clock);
         let reply = packet(
-            endpoint,
-            &Protection::Plain,
-            question.encode().as_bytes(),
+            stream,
+            text.as_bytes(),
             Form::PLAIN,
             POLL_TIMEOUT,
-            &self.limits,
-            &self.clock,
+            limits,
+            clock,
         )
         .await?;
         let body = reply

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_net::dial::{DialError, Endpoint, dial};
 use muster_net::drive::{DriveError, DriveLimits, OnEvent, drive};
+use muster_net::tls::BoxStream;
 use muster_net::{Clock, Protection};
 use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::agent::{CloseReason, Event, Form, Session};
@@ -43,26 +44,26 @@ pub(super) enum ExchangeError {
     Spool(#[source] StoreError),
 }
 
-/// Sends `payload` and gives the checked reply.
-pub(super) async fn exchange(
+/// Connects, TLS included.
+pub(super) async fn connect(
     endpoint: &Endpoint,
     protection: &Protection,
+    patience: Duration,
+    clock: &Clock,
+) -> Result<BoxStream, ExchangeError> {
+    Ok(dial(endpoint, protection, DIAL_TIMEOUT.min(patience), clock).await?)
+}
+
+/// Sends `payload` and gives the checked reply.
+pub(super) async fn exchange(
+    stream: BoxStream,
     payload: &str,
     form: Form,
     patience: Duration,
     limits: &Limits,
     clock: &Clock,
 ) -> Result<Payload, ExchangeError> {
-    let packet = packet(
-        endpoint,
-        protection,
-        payload.as_bytes(),
-        form,
-        patience,
-        limits,
-        clock,
-    )
-    .await?;
+    let packet = packet(stream, payload.as_bytes(), form, patience, limits, clock).await?;
     let limits = *limits;
     let open = move || Payload::open(packet, &limits, &limits.known);
     // A reply may be a whole configuration.
@@ -74,16 +75,13 @@ pub(super) async fn exchange(
 
 /// Sends `payload` and gives the reply's frame.
 pub(super) async fn packet(
-    endpoint: &Endpoint,
-    protection: &Protection,
+    stream: BoxStream,
     payload: &[u8],
     form: Form,
     patience: Duration,
     limits: &Limits,
     clock: &Clock,
 ) -> Result<Packet, ExchangeError> {
-    let timeout = DIAL_TIMEOUT.min(patience);
-    let stream = dial(endpoint, protection, timeout, clock).await?;
     let mut session = Session::new(payload, form, limits, patience, clock.instant())
         .map_err(ExchangeError::Frame)?;
     let mut outcome = Err(ExchangeError::Nothing);

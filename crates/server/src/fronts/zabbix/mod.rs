@@ -25,6 +25,7 @@ use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::controller::{Event, Session};
 use muster_proto::zabbix::frame::Packet;
 use muster_proto::zabbix::wire;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -131,13 +132,27 @@ impl ZabbixFront {
             }
         };
         peer.security = security;
+        self.exchange(stream, &peer, context, cancel).await;
+    }
+
+    /// Serves one exchange over any stream.
+    pub async fn exchange<IO>(
+        &self,
+        stream: IO,
+        peer: &PeerInfo,
+        context: &NetContext,
+        cancel: &CancellationToken,
+    ) where
+        IO: AsyncRead + AsyncWrite + Send,
+    {
+        let clock = &context.clock;
         let known = self.known.has(peer.ip());
         let limits = drive_limits(&self.limits, known, &context.budget);
         let now = clock.instant();
         let mut session = Session::new(*self.limits, known, now);
         let mut handler = Connection {
             front: self,
-            peer: &peer,
+            peer,
             context,
             begun: now,
         };
