@@ -418,6 +418,8 @@ fn values_go_in_by_send_and_come_out_exact() {
             .is_some_and(|line| line.ends_with(",-0.1")),
         "{number}"
     );
+    let by_words = server.json(&["item", "history", "web-1", "count"]);
+    assert_eq!(by_words[0]["value"], u64::MAX);
     let last = server.json(&["item", "get", "note"]);
     assert_eq!(last["last"]["value"], "=1+1");
 }

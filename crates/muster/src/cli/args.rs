@@ -634,9 +634,12 @@ pub(crate) struct ItemListArgs {
 /// One item, by id or by host and key.
 #[derive(Debug, Args)]
 pub(crate) struct ItemRef {
-    /// Id or a unique beginning of it, or a key (with --host where several hosts have it)
+    /// Id or a unique beginning of it, HOST:KEY, or a key (with --host where several hosts have it)
     #[arg(value_name = "ITEM", required_unless_present = "key")]
     pub(crate) item: Option<String>,
+    /// With a second word the first is the host, and this the key of the item
+    #[arg(value_name = "KEY", conflicts_with_all = ["host", "key"])]
+    pub(crate) key_of_host: Option<String>,
     /// Host of the item, by name or id
     #[arg(long, value_name = "H")]
     pub(crate) host: Option<String>,

@@ -99,9 +99,13 @@ pub(in crate::cli) async fn history(
 /// What names the item meant in a path: an id or the beginning of one, `HOST:KEY`, or the id of the
 /// one item with a key.
 async fn resolve(client: &Client, item: &ItemRef) -> Result<String, CliError> {
-    let key = match (&item.item, &item.key) {
+    let (host, key) = match (&item.item, &item.key_of_host) {
+        (host, Some(key)) => (host.as_ref(), Some(key)),
+        (_, None) => (item.host.as_ref(), item.key.as_ref()),
+    };
+    let key = match (&item.item, key) {
         (_, Some(key)) => key,
-        (Some(text), None) if item.host.is_none() => {
+        (Some(text), None) if host.is_none() => {
             match client.get(&path(&["items", text]), &[]).await {
                 Ok(found) => return Ok(id_of(&found)),
                 Err(error) if error.exit != Exit::NotFound => return Err(error),
@@ -112,7 +116,7 @@ async fn resolve(client: &Client, item: &ItemRef) -> Result<String, CliError> {
         (None, None) => return Err(CliError::usage("no item was named")),
     };
     let mut query = Vec::new();
-    if let Some(host) = &item.host {
+    if let Some(host) = host {
         query.push(("host", host.as_str()));
     }
     let items = client.list("items", &query).await?;
