@@ -623,6 +623,10 @@ impl Control {
                     said.clone(),
                     "submit it again if it is still wanted".to_owned(),
                 )),
+                EndKind::Refused | EndKind::Failed if said.contains("policy") => Err((
+                    said.clone(),
+                    format!("change the policy file on {agent} if it is to do this"),
+                )),
                 EndKind::Failed => Err((
                     said.clone(),
                     format!("muster run result {} shows what the agent said", run.id),
@@ -634,10 +638,6 @@ impl Control {
                 EndKind::Preempted => Err((
                     said.clone(),
                     "give it a higher priority or another time".to_owned(),
-                )),
-                EndKind::Refused if said.contains("policy") => Err((
-                    said.clone(),
-                    format!("change the policy file on {agent} if it is to do this"),
                 )),
                 EndKind::Refused => Err((
                     said.clone(),

@@ -451,7 +451,12 @@ impl ZabbixFront {
             id: muster,
             name: Some(host.to_owned()),
             software: software.to_owned(),
-            version: version.to_owned(),
+            // What our own agent says there is the version of the protocol it speaks, not its own.
+            version: if muster.is_some() {
+                String::new()
+            } else {
+                version.to_owned()
+            },
             capabilities: None,
             address: peer.ip(),
             forwarded: false,
