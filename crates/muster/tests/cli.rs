@@ -639,6 +639,10 @@ fn idle_lines_are_held_and_weighed() {
     assert_eq!(figures["lost"], 0);
     assert!(figures["bytes_each"].is_number(), "{figures}");
     assert!(figures["ping_p95_ms"].is_number(), "{figures}");
+    assert_eq!(
+        server.json(&["agent", "list"]),
+        Value::from(Vec::<Value>::new())
+    );
     let nowhere = server.muster(&["bench", "teeth", "--server", "127.0.0.1:1", "--lines", "1"]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(

@@ -10,9 +10,9 @@ use clap::value_parser;
 use muster_net::clock::Clock;
 use serde_json::{Value, json};
 
-use super::{Latencies, round};
+use super::{Latencies, remove_agents, round};
 use crate::cli::args::Global;
-use crate::cli::client::{self, Client};
+use crate::cli::client;
 use crate::cli::error::{CliError, Code, Exit};
 use crate::cli::output::Output;
 use crate::cli::parse::Period;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 }
 
 /// Names of the agents begin with this.
-const NAME: &str = "muster-bench-";
+const NAME: &str = "muster-bench-fusion-";
 
 /// Runs the load and prints the figures.
 pub(crate) async fn run(global: &Global, out: Output, args: Args) -> Result<(), CliError> {
@@ -84,7 +84,7 @@ pub(crate) async fn run(global: &Global, out: Output, args: Args) -> Result<(), 
     let seconds = (clock.instant() - started).as_secs_f64();
     let contacts = all.latencies.len();
     if !args.keep {
-        remove_agents(global, out).await;
+        remove_agents(global, out, NAME).await;
     }
     out.object(&json!({
         "contacts": contacts,
@@ -155,28 +155,4 @@ fn base(global: &Global, server: Option<&str>) -> Result<String, CliError> {
         }
     };
     Ok(format!("{root}/plugins/fusioninventory/"))
-}
-
-/// Takes the agents of the load out of the server's list again.
-async fn remove_agents(global: &Global, out: Output) {
-    let removed = async {
-        let client = Client::find(global)?;
-        let agents = client.list("agents", &[]).await?;
-        for agent in &agents {
-            let name = agent
-                .get("name")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            let id = agent.get("id").and_then(Value::as_str).unwrap_or_default();
-            if name.starts_with(NAME) {
-                client.delete(&format!("agents/{id}")).await?;
-            }
-        }
-        Ok::<(), CliError>(())
-    };
-    if let Err(error) = removed.await {
-        out.say(&format!(
-            "the agents {NAME}* stay in the server's list: {error}"
-        ));
-    }
 }

@@ -10,6 +10,12 @@ pub(crate) mod zabbix;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::Value;
+
+use crate::cli::args::Global;
+use crate::cli::client::Client;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
 
 /// Times of single operations.
 #[derive(Debug, Default)]
@@ -41,6 +47,30 @@ impl Latencies {
         self.micros
             .get(rank)
             .map(|micros| round(*micros as f64 / 1000.0))
+    }
+}
+
+/// Takes the agents of a load, whose names begin with `prefix`, out of the server's list again.
+pub(crate) async fn remove_agents(global: &Global, out: Output, prefix: &str) {
+    let removed = async {
+        let client = Client::find(global)?;
+        let agents = client.list("agents", &[]).await?;
+        for agent in &agents {
+            let name = agent
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let id = agent.get("id").and_then(Value::as_str).unwrap_or_default();
+            if name.starts_with(prefix) {
+                client.delete(&format!("agents/{id}")).await?;
+            }
+        }
+        Ok::<(), CliError>(())
+    };
+    if let Err(error) = removed.await {
+        out.say(&format!(
+            "the agents {prefix}* stay in the server's list: {error}"
+        ));
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{Latencies, raise_file_limit, resident_bytes, round};
+use super::{Latencies, raise_file_limit, remove_agents, resident_bytes, round};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code, Exit};
 use crate::cli::output::Output;
@@ -32,7 +32,13 @@ pub(crate) struct Args {
     /// HOST:PORT of the teeth wire; the plain listener of the state folder if not given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
+    /// Leave the agents in the server's list
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
+
+/// Names of the agents begin with this.
+const NAME: &str = "muster-bench-teeth-";
 
 /// Lines opened at the same moment.
 const OPENING: usize = 64;
@@ -81,6 +87,10 @@ pub(crate) async fn run(global: &Global, out: Output, args: Args) -> Result<(), 
     let (mut pings, lost) = keep(&mut lines, args.duration.std(), &clock).await;
     let after = pid.and_then(resident_bytes);
     let alive = lines.len();
+    drop(lines);
+    if !args.keep {
+        remove_agents(global, out, NAME).await;
+    }
     let bytes_each = match (before, after) {
         (Some(before), Some(after)) if alive > 0 => {
             Some(round(after.saturating_sub(before) as f64 / alive as f64))
@@ -124,11 +134,8 @@ async fn open(
     let mut next = 0;
     while next < lines || !opening.is_empty() {
         while next < lines && opening.len() < OPENING {
-            let (address, clock, name) = (
-                address.to_owned(),
-                clock.clone(),
-                format!("muster-bench-{next}"),
-            );
+            let (address, clock, name) =
+                (address.to_owned(), clock.clone(), format!("{NAME}{next}"));
             opening.spawn(async move {
                 let before = clock.instant();
                 let stream = TcpStream::connect(&address)
