@@ -101,9 +101,10 @@ impl Found {
 
     /// Short tables on stdout.
     pub(super) fn tables(&self, out: Output) -> Result<(), CliError> {
-        let hosts = self.hosts.iter().map(with_known_by).collect();
-        let items = self.items.iter().map(with_shown).collect();
-        let tables = [(RUNS, &self.runs), (HOSTS, &hosts), (ITEMS, &items)];
+        let runs: Vec<_> = self.runs.iter().map(with_short_reason).collect();
+        let hosts: Vec<_> = self.hosts.iter().map(with_known_by).collect();
+        let items: Vec<_> = self.items.iter().map(with_shown).collect();
+        let tables = [(RUNS, &runs), (HOSTS, &hosts), (ITEMS, &items)];
         let tables = tables.iter().filter(|(_, rows)| !rows.is_empty());
         let text: Vec<String> = tables
             .map(|(columns, rows)| output::table(columns, rows, out.style))
@@ -165,6 +166,15 @@ impl Found {
         }
         out.say(&lines.join("\n"));
     }
+}
+
+/// A run with the first part of its reason; what to do about it was said when it ended.
+fn with_short_reason(run: &Value) -> Value {
+    let mut shown = run.clone();
+    if let Some(reason) = run.get("reason").and_then(Value::as_str) {
+        shown["reason"] = reason.split("; ").next().unwrap_or_default().into();
+    }
+    shown
 }
 
 /// A host with what it is known by, each once.

@@ -28,10 +28,6 @@ const VALUES_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often each item is sampled.
 const EVERY: SignedDuration = SignedDuration::from_secs(1);
-/// What lets an ordinary user send echo requests.
-const ICMP_REMEDY: &str = "sysctl -w net.ipv4.ping_group_range=\"0 2147483647\", \
-     or setcap cap_net_raw+ep on the program";
-
 /// Items that are sampled.
 #[derive(Debug)]
 pub(super) struct Sampled {
@@ -250,12 +246,14 @@ fn told(submitted: &Submitted, stored: &StoredRun, took: Duration) -> Vec<String
         return vec![format!("{label} over {wire}: succeeded in {seconds:.1} s")];
     }
     let reason = end.reason.clone().unwrap_or_default();
+    // Where a remedy is known it follows the reason.
+    let (reason, remedy) = reason.split_once("; ").unwrap_or((&reason, ""));
     let mut lines = vec![format!(
         "{label} over {wire}: {} ({reason})",
         end.kind.word()
     )];
-    if reason.contains("ICMP") && reason.contains("not permitted") {
-        lines.push(format!("  next: {ICMP_REMEDY}"));
+    if !remedy.is_empty() {
+        lines.push(format!("  next: {remedy}"));
     }
     lines
 }
