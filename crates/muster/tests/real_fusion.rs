@@ -304,7 +304,7 @@ fn names_of(result: &Value) -> Vec<&str> {
     names
 }
 
-const DISCOVERY: [&str; 9] = [
+const DISCOVERY: [&str; 11] = [
     "--target",
     "127.0.0.1-127.0.0.2",
     "--target",
@@ -314,6 +314,8 @@ const DISCOVERY: [&str; 9] = [
     "--workers",
     "5",
     "--wait",
+    "--timeout",
+    "150s",
 ];
 
 #[test]
@@ -346,14 +348,17 @@ fn the_real_agent_inventories_itself_and_discovers() {
     );
     assert_eq!(agent["host"], host["id"]);
 
-    // The command line waits while the agent comes, works and goes.
+    // The command line waits while the agent comes, works and goes. An agent that came just before
+    // the start of the run gets it when it comes again.
     let mut create = vec!["task", "create", "netdiscovery", "--agent", "lab-host"];
     create.extend(DISCOVERY);
     let run = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| bench.cli(&create));
-        let planned = || !bench.cli(&["run", "list"]).as_array().unwrap().is_empty();
-        assert!(wait_until(Duration::from_secs(20), planned), "no run");
-        bench.agent_pass("inventory,netdiscovery");
+        let done = wait_until(Duration::from_secs(120), || {
+            bench.agent_pass("inventory,netdiscovery");
+            waiting.is_finished()
+        });
+        assert!(done, "the run does not end");
         waiting.join().unwrap()
     });
     assert_eq!(
@@ -446,4 +451,53 @@ fn a_discovery_posted_to_pscheduler_is_done_by_the_real_agent() {
     for name in NAMES {
         assert!(bench.host_names().contains(&name.to_owned()), "{name}");
     }
+}
+#[test]
+fn our_agent_does_the_same_over_p1() {
+    let Some(bench) = Bench::new("p1") else {
+        return;
+    };
+    let mut command = bench.muster("agent-state");
+    command.args(["agent", "run", "--server", "http://127.0.0.1:8080/"]);
+    let log = bench.path("agent.log");
+    let _agent = Peer::start(&mut command, &log);
+    let known = || bench.cli(&["agent", "list"])[0]["online"] == true;
+    assert!(
+        wait_until(Duration::from_secs(30), known),
+        "our agent does not come: {}",
+        fs::read_to_string(&log).unwrap()
+    );
+    let agent = bench.cli(&["agent", "list"])[0].clone();
+    assert_eq!(
+        (&agent["software"], &agent["wire"]),
+        (&json!("muster"), &json!("fusion"))
+    );
+    let mut create = vec!["task", "create", "netdiscovery", "--any"];
+    create.extend(DISCOVERY);
+    let run = bench.cli(&create);
+    assert_eq!(
+        (&run["state"], &run["end"]),
+        (&json!("ended"), &json!("succeeded")),
+        "{run}"
+    );
+    assert_eq!(names_of(&run["result"]), NAMES);
+    assert_eq!(run["agents"][0]["id"], agent["id"]);
+
+    let run = bench.cli(&["task", "create", "inventory", "--any", "--wait"]);
+    assert_eq!(run["end"], "succeeded", "{run}");
+    let own = bench.cli(&["agent", "show", agent["id"].as_str().unwrap()]);
+    let host = bench.cli(&["host", "show", own["host"].as_str().unwrap()]);
+    assert!(host["inventory"]["hardware"]["name"].is_string(), "{host}");
+    // A network that the agent's own policy does not allow is refused by the agent, in its words.
+    let mut refused = bench.muster("state");
+    refused.args(["-o", "json", "task", "create", "netdiscovery", "--any"]);
+    refused.args(["--target", "192.0.2.1", "--wait", "--timeout", "60s"]);
+    let output = refused.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "it failed");
+    let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(run["state"], "ended");
+    assert!(
+        run["reason"].as_str().unwrap().contains("local policy"),
+        "{run}"
+    );
 }
