@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// How late a run may begin on a machine that tests many things at once. An idle one is far below.
-const LATE_MAX: SignedDuration = SignedDuration::from_millis(1500);
+const LATE_MAX: SignedDuration = SignedDuration::from_millis(950);
 
 struct House {
     control: Control,

@@ -381,6 +381,7 @@ impl<'f> Connection<'f> {
             ahead: SignedDuration::ZERO,
             limit,
         };
+        let asked = self.clock.now();
         let offers = match self.front.control.due(agent, ask).await {
             Ok(offers) => offers,
             Err(error) => {
@@ -393,9 +394,11 @@ impl<'f> Connection<'f> {
         }
         if let Ok(Some(start)) = self.front.control.next_start(agent, kinds).await {
             let wait = start.duration_since(self.clock.now());
-            // One that is due and was not offered has a reason that looking at once does not remove.
-            let wait = Duration::try_from(wait).ok().filter(|wait| !wait.is_zero());
-            let wait = wait.unwrap_or(STOP_EVERY);
+            let wait = Duration::try_from(wait).unwrap_or_default();
+            // One that was due when it was asked and was not offered has a reason that looking at
+            // once does not remove. One whose second struck in between is looked at anew.
+            let wait = if start <= asked { STOP_EVERY } else { wait };
+            let now = self.clock.instant();
             self.next_look = self.next_look.map(|look| look.min(now + wait));
         }
     }
