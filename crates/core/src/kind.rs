@@ -161,6 +161,8 @@ pub struct Known {
     pub duration_secs: i64,
     /// Under which member the parts of a result are gathered, for kinds that report in parts.
     pub parts: Option<&'static str>,
+    /// The member of the spec that holds credentials, for kinds that see little without.
+    pub credentials: Option<&'static str>,
 }
 
 /// The kinds of work of this build, by name.
@@ -172,6 +174,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 1,
         parts: None,
+        credentials: None,
     },
     Known {
         name: "decom.qc",
@@ -180,6 +183,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 60,
         parts: None,
+        credentials: None,
     },
     Known {
         name: "idle",
@@ -188,6 +192,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 5,
         parts: None,
+        credentials: None,
     },
     Known {
         name: "inventory",
@@ -196,6 +201,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 300,
         parts: None,
+        credentials: None,
     },
     Known {
         name: "netdiscovery",
@@ -204,6 +210,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 3600,
         parts: Some("devices"),
+        credentials: Some("_credentials"),
     },
     Known {
         name: "noop",
@@ -212,6 +219,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 5,
         parts: None,
+        credentials: None,
     },
     Known {
         name: "rtt",
@@ -220,6 +228,7 @@ pub const KNOWN: &[Known] = &[
         scheduling: SchedulingClass::Background,
         duration_secs: 11,
         parts: None,
+        credentials: None,
     },
 ];
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::id::{AgentId, TaskId};
+use crate::id::{AgentId, RunId, TaskId};
 use crate::kind::{Kind, SchedulingClass};
 use crate::run::Window;
 use crate::schedule::{History, Schedule, round_start};
@@ -59,6 +59,8 @@ pub struct Reservation {
     pub class: SchedulingClass,
     /// The window.
     pub window: Window,
+    /// The run it belongs to; `None` for one that is only being planned.
+    pub run: Option<RunId>,
     /// The task it belongs to.
     pub task: TaskId,
 }
@@ -117,8 +119,10 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Why {
     /// No free time within the slip.
-    #[error("no free window within the slip: task {with} holds {from} to {to}")]
+    #[error("no free window within the slip: {} holds {from} to {to}", holder(*run, *with))]
     SlotConflict {
+        /// The run in the way, if it has been made.
+        run: Option<RunId>,
         /// The task in the way.
         with: TaskId,
         /// Its window's start.
@@ -126,6 +130,13 @@ pub enum Why {
         /// Its window's end.
         to: Timestamp,
     },
+}
+
+fn holder(run: Option<RunId>, task: TaskId) -> String {
+    match run {
+        Some(run) => format!("run {run} of task {task}"),
+        None => format!("task {task}"),
+    }
 }
 
 /// Decides which runs to make. A task gets at most one turn a call: the caller plans again after
@@ -192,6 +203,7 @@ fn place(
                 agent,
                 class,
                 window,
+                run: None,
                 task: candidate.task,
             });
             plan.placements.push(Placement {
@@ -208,6 +220,7 @@ fn place(
             agent,
             window: open,
             why: Why::SlotConflict {
+                run: blocking.run,
                 with: blocking.task,
                 from: blocking.window.start,
                 to: blocking.window.end(),
@@ -350,6 +363,7 @@ mod tests {
             agent: Some(agent(1)),
             class,
             window,
+            run: Some(RunId::from_uuid(Uuid::from_u128(98))),
             task: task(99),
         }
     }
@@ -385,9 +399,11 @@ mod tests {
         snapshot.tasks = vec![candidate(1, NORMAL, 10, 5, Some(20))];
         let plan = plan(&snapshot, t(0));
         assert_eq!(starts(&plan), [0i64; 0]);
+        assert!(plan.refusals[0].why.to_string().contains("run 00000000"));
         assert_eq!(
             plan.refusals[0].why,
             Why::SlotConflict {
+                run: Some(RunId::from_uuid(Uuid::from_u128(98))),
                 with: task(99),
                 from: t(0),
                 to: t(100)
@@ -464,6 +480,7 @@ mod tests {
                     agent: Some(agent(on)),
                     class,
                     window: Window { start: at, latest_start: at, length: secs(length) },
+                    run: None,
                     task: task(n as u128),
                 };
                 book.reserve(reservation.clone());

@@ -1038,3 +1038,22 @@ fn words_about_one_run_may_come_at_once() {
         assert_eq!(events.iter().filter(|event| !event.ok).count(), 20);
     });
 }
+
+#[test]
+fn a_discovery_without_credentials_that_found_nothing_is_explained_by_it() {
+    on_each(loopback(), |control| async move {
+        let id = agent(&control, "lab").await;
+        for (found, missing) in [(r#"{"devices":[]}"#, true), (r#"{"devices":[{}]}"#, false)] {
+            control.submit(task("netdiscovery", &[id])).await.unwrap();
+            let token = due(&control, id).await[0].token;
+            let done = News::Finished(Outcome::success(found));
+            control.report(token, id, done).await.unwrap();
+            let why = control
+                .explain(Subject::Run, &token.run.to_string())
+                .await
+                .unwrap();
+            assert!(why.steps.iter().any(|step| step.check == "credential"));
+            assert_eq!(why.next.contains("--credential"), missing, "{why:?}");
+        }
+    });
+}

@@ -425,6 +425,7 @@ pub fn reservations(tx: &mut Tx<'_>) -> Result<Vec<Reservation>, StoreError> {
                 agent: lease.or(stored.run.agent),
                 class: stored.kind.scheduling(),
                 window: stored.run.window,
+                run: Some(stored.run.id),
                 task: stored.run.task,
             })
         })

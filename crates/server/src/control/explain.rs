@@ -3,12 +3,12 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use muster_core::EndKind;
 use muster_core::agent::{Agent, AgentState, UnknownWord};
 use muster_core::run::RunState;
 use muster_core::sample::ItemType;
 use muster_core::task::{Assignee, TaskState};
 use muster_core::time::format_duration;
+use muster_core::{EndKind, TaskId};
 use muster_store::agents;
 use muster_store::journal::{self, Refusal};
 use muster_store::runs::{self, StoredRun};
@@ -368,12 +368,14 @@ impl Control {
             .read(move |tx| journal::decisions(tx, &subject))
             .await?;
         for decision in &decisions {
+            if decision.check == "credential" {
+                continue;
+            }
             let next = match decision.check.as_str() {
                 "slot" => "give it more --slip, another --start, or cancel what is in the way",
                 "policy" | "agent" => {
                     "change the policy file on the agent, or give the work to another agent"
                 }
-                "credential" => "submit it again with --credential",
                 _ => "see the detail",
             };
             chain.link(
@@ -387,6 +389,8 @@ impl Control {
             );
         }
         let runs = self.runs_of(task.id, 1000).await?;
+        self.credential_link(&mut chain, task.id, runs.last())
+            .await?;
         if let Some(last) = runs
             .iter()
             .max_by_key(|stored| (stored.run.created, stored.run.window.start))
@@ -473,6 +477,48 @@ impl Control {
         Ok(())
     }
 
+    /// Whether the work came with what devices want to see. Without, a run that found something is
+    /// still fine; one that found nothing is explained by it.
+    async fn credential_link(
+        &self,
+        chain: &mut Chain,
+        task: TaskId,
+        run: Option<&StoredRun>,
+    ) -> Result<()> {
+        let subject = format!("task:{task}");
+        let decisions = self
+            .inner
+            .store
+            .read(move |tx| journal::decisions(tx, &subject))
+            .await?;
+        let Some(decision) = decisions.into_iter().find(|d| d.check == "credential") else {
+            return Ok(());
+        };
+        let found_nothing = run.is_some_and(|stored| {
+            stored.run.state.is_ended()
+                && stored
+                    .result
+                    .as_deref()
+                    .is_none_or(|result| result.contains("\"devices\":[]"))
+        });
+        if decision.ok || !found_nothing {
+            chain.note(
+                Some(decision.at),
+                "credential",
+                Some(decision.ok),
+                decision.detail,
+            );
+        } else {
+            let next = "submit it again with a credential: --credential v2c:COMMUNITY";
+            chain.link(
+                Some(decision.at),
+                "credential",
+                Err((decision.detail, next.to_owned())),
+            );
+        }
+        Ok(())
+    }
+
     fn capability_link(&self, chain: &mut Chain, agent: &Agent, kind: &str) {
         let can = agent
             .capabilities
@@ -531,6 +577,8 @@ impl Control {
                 None => self.assignee_links(&mut chain, &task, now).await?,
             }
         }
+        self.credential_link(&mut chain, stored.run.task, Some(stored))
+            .await?;
         let (events, parts) = self.run_story(stored.run.id).await?;
         for event in &events {
             chain.note(

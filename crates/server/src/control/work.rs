@@ -154,6 +154,7 @@ impl Control {
                 ),
             ));
         }
+        let credentials = credentials_given(&new);
         let whole = new.spec.to_string();
         if whole.len() > SPEC_MAX {
             return Err(ControlError::new(
@@ -217,6 +218,18 @@ impl Control {
                     )));
                 }
                 tasks::insert(tx, &stored)?;
+                if let Some(given) = credentials {
+                    let decision = Decision {
+                        check: "credential".into(),
+                        at: now,
+                        ok: given > 0,
+                        detail: match given {
+                            0 => "no credential was given: devices are found but not asked what they are".into(),
+                            n => format!("{n} credentials were given"),
+                        },
+                    };
+                    journal::decide(tx, &format!("task:{id}"), &decision)?;
+                }
                 let mut rng = rng.clone();
                 crate::reconcile::schedule::plan_task(tx, &control, id, now, &mut rng)?;
                 tasks::by_id(tx, id)?
@@ -541,6 +554,13 @@ impl Control {
             }
         }
     }
+}
+
+/// How many credentials came with work that sees little without; `None` for other kinds.
+fn credentials_given(new: &NewTask) -> Option<usize> {
+    let member = new.kind.known()?.credentials?;
+    let given = new.spec.get(member).and_then(Value::as_array);
+    Some(given.map_or(0, Vec::len))
 }
 
 fn sealing(error: muster_store::sealed::SealError) -> ControlError {
