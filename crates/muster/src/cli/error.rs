@@ -71,7 +71,7 @@ impl Code {
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         impl Code {
-            $($(#[$doc])* #[allow(dead_code, reason = "some are for commands of other modules")]
+            $($(#[$doc])*
             pub(crate) const $name: Self = Self(Name::Own(stringify!($name)));)*
             /// Every code of the command line.
             #[cfg(test)]

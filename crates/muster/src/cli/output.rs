@@ -101,10 +101,6 @@ pub(crate) struct Output {
     /// What `-o` says, or what suits stdout.
     pub(crate) format: Format,
     /// Whether `-o` said so.
-    #[allow(
-        dead_code,
-        reason = "for `up`, which prints tables unless told otherwise"
-    )]
     pub(crate) explicit: bool,
     /// Say nothing but data and errors.
     pub(crate) quiet: bool,
