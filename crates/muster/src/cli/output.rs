@@ -274,6 +274,7 @@ pub(crate) fn cell(value: &Value) -> String {
         Value::Bool(false) => "no".to_owned(),
         Value::Number(n) => n.to_string(),
         Value::String(s) => s.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join(", "),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
         Value::Object(_) => value.to_string(),
@@ -328,6 +329,7 @@ fn csv_cell(value: &Value) -> String {
         Value::Bool(yes) => return yes.to_string(),
         Value::Number(number) => return number.to_string(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => return String::new(),
         Value::Array(_) | Value::Object(_) => cell(value),
     };
     let guarded = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
@@ -389,6 +391,7 @@ mod tests {
             ),
             (json!(null), ""),
             (json!(["a", "b"]), "\"a, b\""),
+            (json!([]), ""),
         ] {
             assert_eq!(csv_cell(&value), text);
         }

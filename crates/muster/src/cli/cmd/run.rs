@@ -131,7 +131,7 @@ pub(in crate::cli) async fn watch(
     let deadline = deadline(args.timeout.map(Period::std));
     let run = follow(client, out, &args.id, deadline, out.format == Format::Jsonl).await?;
     if out.format != Format::Jsonl {
-        out.object(&run)?;
+        out.object_as(&run, render)?;
     }
     verdict(&run)
 }
@@ -193,7 +193,7 @@ pub(in crate::cli) async fn wait_for_task(
         tokio::time::sleep(LOOK_EACH.min(left)).await;
     };
     let run = follow(client, out, &run, deadline, false).await?;
-    out.object(&run)?;
+    out.object_as(&run, render)?;
     verdict(&run)
 }
 

@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::agent::{Capability, Wire};
 use muster_core::credential::Secret;
+use muster_core::host::{HostFacts, SourceKind};
 use muster_core::result::{News, Outcome};
 use muster_core::sample::Value as SampleValue;
 use muster_net::{Clock, Entropy, PeerInfo, Security};
@@ -20,7 +21,7 @@ use tower::ServiceExt as _;
 use utoipa::OpenApi as _;
 
 use super::*;
-use crate::control::{DueAsk, EnrolPolicy, Hello, Proof, Settings, Upload};
+use crate::control::{DueAsk, EnrolPolicy, Hello, Observation, Proof, Settings, Upload};
 use crate::reconcile;
 
 const TOKENS: [(&str, Role); 3] = [
@@ -630,6 +631,56 @@ async fn a_task_from_its_creation_to_its_result() {
             .unwrap()
             .starts_with("attachment")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_names_the_hosts_its_result_is_about() {
+    let world = World::new().await;
+    let agent = world.agent("lab-7", &["netdiscovery"], "127.0.0.1").await;
+    for (name, mac, what, own) in [
+        ("lab-7", "02:00:00:00:00:07", SourceKind::Inventory, true),
+        ("sw1", "02:00:00:00:00:01", SourceKind::Discovery, false),
+        ("other", "02:00:00:00:00:02", SourceKind::Discovery, false),
+    ] {
+        let facts = HostFacts {
+            name: Some(name.to_owned()),
+            macs: [mac.to_owned()].into(),
+            ..HostFacts::default()
+        };
+        let observation = Observation {
+            wire: Wire::Fusion,
+            agent,
+            what,
+            facts,
+            inventory: None,
+            own,
+        };
+        world.control.observe(observation).await.unwrap();
+    }
+    let body = json!({"kind": "netdiscovery", "agent": "lab-7", "targets": ["127.0.0.1"]});
+    world.post("/api/v1/tasks", body).await;
+    world.plan().await;
+    let part = |device: Value| News::Part(device.to_string());
+    let news = vec![
+        part(json!({"ip": "127.0.0.1"})),
+        part(json!({"ip": "192.0.2.1", "mac": "02:00:00:00:00:01"})),
+        part(json!({"ip": "192.0.2.9"})),
+        News::Finished(Outcome {
+            succeeded: true,
+            result: None,
+            diags: None,
+        }),
+    ];
+    world.work(agent, "netdiscovery", news).await;
+    let runs = world.get("/api/v1/runs").await.json();
+    let id = runs["items"][0]["id"].as_str().unwrap().to_owned();
+    let run = world.get(&format!("/api/v1/runs/{id}")).await.json();
+    let hosts = run["hosts"].as_array().unwrap();
+    let names: Vec<&str> = hosts
+        .iter()
+        .filter_map(|host| host["name"].as_str())
+        .collect();
+    assert_eq!(names, ["lab-7", "sw1"], "{run:#}");
 }
 
 #[tokio::test(start_paused = true)]

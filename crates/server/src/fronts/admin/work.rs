@@ -16,6 +16,7 @@ use muster_store::runs::Filter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use utoipa::{IntoParams, ToSchema};
 
@@ -497,7 +498,9 @@ pub(super) async fn hosts_of(
     let devices = result.get("devices").and_then(Value::as_array);
     let devices = devices.into_iter().flatten().take(DEVICES_MAX);
     let told: Vec<HostFacts> = devices.map(device_facts).collect();
-    let own = (view.run.kind.as_str() == "inventory")
+    // What is seen on loopback is the machine that saw it.
+    let saw_itself = |facts: &HostFacts| facts.addresses.iter().any(IpAddr::is_loopback);
+    let own = (view.run.kind.as_str() == "inventory" || told.iter().any(saw_itself))
         .then(|| view.agents.first())
         .flatten();
     let own = own.map(|(agent, _)| *agent);
