@@ -495,7 +495,7 @@ impl Control {
             return Ok(());
         };
         let found_nothing = run.is_some_and(|stored| {
-            stored.run.state.is_ended()
+            matches!(&stored.run.state, RunState::Ended(end) if end.kind == EndKind::Succeeded)
                 && stored
                     .result
                     .as_deref()
