@@ -150,8 +150,9 @@ fn ping_duration(spec: &Value) -> IsoDuration {
         .plus(IsoDuration::from_secs(if named { 4 } else { 2 }))
 }
 
-/// Five minutes, and for work with targets the time that silent ones cost: two tries for each address,
-/// `workers` at a time, a day at most. An agent that works its jobs one after another has its time.
+/// Two minutes, and for work with targets the time that silent ones cost: two tries for each address,
+/// `workers` at a time, a day at most. It is a guess: too little shows a run
+/// as overdue, too much makes clients that sleep to its end wait.
 fn agent_duration(spec: &Value) -> IsoDuration {
     let targets = spec
         .get("targets")
@@ -170,7 +171,7 @@ fn agent_duration(spec: &Value) -> IsoDuration {
     let timeout = length(spec, "timeout").unwrap_or(IsoDuration::from_secs(1));
     let silent = timeout.times(2).times(addresses.div_ceil(workers));
     silent
-        .plus(IsoDuration::from_secs(300))
+        .plus(IsoDuration::from_secs(120))
         .min(IsoDuration::from_secs(86_400))
 }
 
@@ -225,19 +226,19 @@ mod tests {
                 json!({"deadline": "PT3S", "hostnames": false}),
                 "PT5S",
             ),
-            ("agent", json!({}), "PT5M"),
+            ("agent", json!({}), "PT2M"),
             (
                 "agent",
                 json!({"targets": ["10.0.0.0/24"], "workers": 10}),
-                "PT5M52S",
+                "PT2M52S",
             ),
             (
                 "agent",
                 json!({"targets": ["10.0.0.1-10.0.0.9", "host"]}),
-                "PT5M20S",
+                "PT2M20S",
             ),
             ("agent", json!({"targets": ["::/0"], "workers": 1}), "P1D"),
-            ("agent", json!({"targets": ["0.0.0.0/99"]}), "PT5M2S"),
+            ("agent", json!({"targets": ["0.0.0.0/99"]}), "PT2M2S"),
         ] {
             assert_eq!(
                 tool(name).duration(&spec).to_string(),
