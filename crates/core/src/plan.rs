@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::kind::{Kind, SchedulingClass};
 use crate::run::Window;
-use crate::schedule::{History, Schedule, round_start};
+use crate::schedule::{History, Schedule, Start, round_start};
 use crate::task::Assignee;
 use crate::time::saturating_add;
 
@@ -148,7 +148,11 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         let Some(wanted) = candidate.schedule.next(&candidate.history, now) else {
             continue;
         };
-        let wanted = round_start(wanted);
+        // Work that may be done at any time and names none need not wait for a whole second.
+        let at_once = candidate.schedule.start == Start::Soonest
+            && !candidate.schedule.repeats()
+            && candidate.kind.scheduling().anytime();
+        let wanted = if at_once { wanted } else { round_start(wanted) };
         if wanted > saturating_add(now, HORIZON) {
             continue;
         }
