@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::{AgentRunArgs, Global, WireName};
 use crate::cli::error::{CliError, Code};
 use crate::cli::output::Output;
-use crate::{signals, state};
+use crate::signals;
 
 /// The agent's own state in the state folder.
 const FOLDER: &str = "agent";
@@ -31,7 +31,6 @@ const FUSION_KINDS: [&str; 3] = ["inventory", "netdiscovery", "netinventory"];
 
 /// Runs until a signal comes.
 pub(crate) async fn run(global: &Global, out: Output, args: AgentRunArgs) -> Result<(), CliError> {
-    state::forbid_core_dumps();
     let servers = args.server.iter().map(|url| ServerUrl::parse(url));
     let servers: Vec<ServerUrl> = servers.collect::<Result<_, _>>()?;
     let servers: Vec<ServerUrl> = servers

@@ -803,6 +803,17 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_in_the_manual_with_its_flag_and_variable() {
+        let page = include_str!("../../../docs/configuration.md");
+        for (section, key, _) in KEYS {
+            let source = Source::CommandLine { section, key }.to_string();
+            let (flag, variable) = source.split_once(" or ").unwrap();
+            let row = format!("| `{section}.{key}` | `{flag}`, `{variable}` |");
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn words_have_distances() {
         for (from, to, changes) in [
             ("", "", 0),

@@ -13,6 +13,7 @@ mod state;
 mod up;
 
 fn main() -> std::process::ExitCode {
+    state::forbid_core_dumps();
     // The libraries of TLS look for a provider of the process.
     muster_net::tls::install_provider();
     cli::main(std::env::args_os().collect())

@@ -21,7 +21,7 @@ use crate::cli::error::{CliError, Code};
 use crate::cli::output::Output;
 use crate::config::{Config, Purpose};
 use crate::signals;
-use crate::state::{self, Bound, StateFolder};
+use crate::state::{Bound, StateFolder};
 
 /// File of SQLite in the state folder.
 const DATABASE: &str = "muster.db";
@@ -56,6 +56,7 @@ async fn serve(global: &Global, args: ConfigArgs) -> Result<(), CliError> {
         teeth = server.bound.teeth,
         teeths = server.bound.teeths,
         zabbix = server.bound.zabbix,
+        pin = %server.fingerprint,
         "muster {} serves",
         env!("CARGO_PKG_VERSION")
     );
@@ -140,7 +141,6 @@ impl Server {
         config: &Config,
         cancel: &CancellationToken,
     ) -> Result<Self, CliError> {
-        state::forbid_core_dumps();
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -39,6 +39,9 @@ pub(crate) async fn run(global: &Global, out: Output, args: UpArgs) -> Result<()
     // Cancelled after the agent has drained: its last words need somebody to hear them.
     let stop_server = CancellationToken::new();
     let server = Server::start(&folder, &config, &stop_server).await?;
+    for warning in config.warnings() {
+        out.say(&format!("warning: {warning}"));
+    }
     let up = Up {
         out,
         once: args.once,
