@@ -174,6 +174,8 @@ fn the_first_start_does_real_work_and_the_second_continues() {
         assert!(run["end"] == "succeeded" || icmp, "{run}");
     }
     let name = agent["name"].as_str().unwrap();
+    // What told of itself, what was found on loopback and what is monitored is one machine.
+    assert_eq!(list(&first, "hosts").len(), 1, "{}", first["hosts"]);
     let own = list(&first, "hosts")
         .iter()
         .find(|host| host["id"] == agent["host"])
@@ -183,10 +185,9 @@ fn the_first_start_does_real_work_and_the_second_continues() {
         .iter()
         .filter_map(|source| source["what"].as_str())
         .collect();
-    assert!(
-        sources.contains(&"inventory") && sources.contains(&"monitoring"),
-        "{sources:?}"
-    );
+    for source in ["inventory", "discovery", "monitoring"] {
+        assert!(sources.contains(&source), "{sources:?}");
+    }
     assert!(own["os"]["name"].is_string(), "{own}");
     let items = list(&first, "items");
     assert!(items.len() >= 4, "{items:?}");
