@@ -47,8 +47,10 @@ pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
     "fping",
     "zabbix-agent",
     "zabbix-proxy-sqlite3",
-    // Network namespaces for the real peers, and `runuser`.
+    // Network namespaces for the real peers, `runuser` and `setpriv`; fingerprints; the list of files.
+    "git",
     "iproute2",
+    "openssl",
     "procps",
     "util-linux",
 ];

@@ -64,3 +64,35 @@ impl Default for HttpLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::HttpLimits;
+    use crate::drive::DriveLimits;
+    use crate::limit::{GateLimits, MemoryBudget};
+
+    /// The defaults are promises to whoever runs a server (threat model, section 4).
+    #[test]
+    fn defaults_are_those_of_the_threat_model() {
+        let seconds = Duration::from_secs;
+        let http = HttpLimits::default();
+        assert_eq!((http.head_bytes, http.headers), (128 << 10, 100));
+        assert_eq!((http.target_bytes, http.requests), (65_534, 1000));
+        assert_eq!((http.head, http.body_idle), (seconds(10), seconds(10)));
+        assert_eq!((http.body, http.keep_alive), (seconds(60), seconds(30)));
+        let gate = GateLimits::default();
+        assert_eq!(
+            (gate.connections, gate.connections_per_address),
+            (20_000, 512)
+        );
+        assert_eq!((gate.rate_per_second, gate.burst), (200, 1000));
+        assert_eq!(MemoryBudget::DEFAULT_BYTES, 256 << 20);
+        let drive = DriveLimits::default();
+        assert_eq!(
+            (drive.output_max, drive.write_stall),
+            (1 << 20, seconds(30))
+        );
+    }
+}
