@@ -80,6 +80,7 @@ impl std::fmt::Debug for StoreUrl {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    in_place: bool,
 }
 
 struct Inner {
@@ -124,7 +125,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`] when it is not there or refuses us.
     pub async fn open(url: StoreUrl) -> Result<Self, StoreError> {
-        blocking(move || Self::open_blocking(url)).await
+        blocking(false, move || Self::open_blocking(url)).await
     }
 
     /// The same on a thread that may block and is not part of an asynchronous runtime.
@@ -175,6 +176,7 @@ impl Store {
                 #[cfg(any(test, feature = "testing"))]
                 faults: Arc::default(),
             }),
+            in_place: false,
         })
     }
 
@@ -191,6 +193,15 @@ impl Store {
     #[must_use]
     pub fn url(&self) -> &StoreUrl {
         &self.inner.url
+    }
+
+    /// The same database, with every transaction run on the thread that asks for it. For simulations:
+    /// which of several waiting threads comes first is the one thing that a seed does not decide.
+    /// Never with PostgreSQL, whose client must not be used on a thread of the runtime.
+    #[must_use]
+    pub fn in_place(mut self) -> Self {
+        self.in_place = true;
+        self
     }
 
     /// Runs `work` in a transaction that may write, and commits it. When this returns `Ok`, the change is
@@ -210,7 +221,7 @@ impl Store {
     {
         let permit = Arc::clone(&self.inner.write_gate).acquire_owned().await;
         let store = self.clone();
-        blocking(move || {
+        blocking(self.in_place, move || {
             let outcome = store.write_blocking(&mut work);
             drop((permit, work, store));
             outcome
@@ -229,7 +240,7 @@ impl Store {
     {
         let permit = Arc::clone(&self.inner.read_gate).acquire_owned().await;
         let store = self.clone();
-        blocking(move || {
+        blocking(self.in_place, move || {
             let outcome = store.read_blocking(&mut work);
             drop((permit, work, store));
             outcome
@@ -388,8 +399,12 @@ impl std::fmt::Debug for Store {
 
 /// Runs `work` on a blocking thread; its panic becomes the caller's.
 async fn blocking<T: Send + 'static>(
+    in_place: bool,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    if in_place {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(join) => match join.try_into_panic() {
