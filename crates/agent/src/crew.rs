@@ -373,8 +373,11 @@ impl Crew {
             }
         }
         let policy = inner.policy.clone();
-        let verdict = blocking(move || policy.load().verdict(class)).await;
-        let permit = match verdict.unwrap_or_else(|()| Verdict::Deny("it cannot be read".into())) {
+        let verdict = inner
+            .clock
+            .off_thread(move || policy.load().verdict(class))
+            .await;
+        let permit = match verdict.unwrap_or_else(|| Verdict::Deny("it cannot be read".into())) {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(reason) => {
                 self.record(&job, Some(class), Decision::Deny, Some(reason.clone()))
@@ -581,6 +584,7 @@ impl Crew {
         };
         let mut running = Box::pin(run_parts(ctx, work, || inner.seed()));
         let stop_reason = tokio::select! {
+            biased;
             outcome = &mut running => return outcome,
             () = work.cancel.cancelled() => stopped(),
             () = self.deadline(work) => { work.cancel.cancel(); overdue() }
@@ -627,7 +631,7 @@ impl Crew {
         let (kind, key) = (job.kind.clone(), job.key.clone());
         let targets = job.targets.iter().map(target_name).collect::<Vec<_>>();
         let at = self.inner.clock.now();
-        let recorded = blocking(move || {
+        let recorded = self.inner.clock.off_thread(move || {
             crew.inner.audit.record(&Entry {
                 at,
                 decision,
@@ -640,8 +644,8 @@ impl Crew {
             })
         });
         match recorded.await {
-            Ok(written) => written.map_err(Refusal::Audit),
-            Err(()) => Err(Refusal::Closed),
+            Some(written) => written.map_err(Refusal::Audit),
+            None => Err(Refusal::Closed),
         }
     }
 }
@@ -790,12 +794,6 @@ fn target_name(target: &Value) -> String {
         .find_map(|member| target.get(member).and_then(Value::as_str))
         .unwrap_or("unnamed")
         .to_owned()
-}
-
-/// Runs what blocks on the file system away from the runtime's own threads. `Err` only when the
-/// runtime is ending.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ()> {
-    tokio::task::spawn_blocking(work).await.map_err(drop)
 }
 
 #[cfg(test)]

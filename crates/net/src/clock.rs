@@ -68,6 +68,19 @@ impl Clock {
         tokio::time::Instant::now().into_std()
     }
 
+    /// Runs what blocks away from the runtime's own threads; in simulated time in place, since which of
+    /// several threads comes first is the one thing that a seed does not decide. `None` when the runtime
+    /// is ending, or `work` panicked.
+    pub async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match &self.source {
+            Source::System => tokio::task::spawn_blocking(work).await.ok(),
+            Source::Simulated { .. } => Some(work()),
+        }
+    }
+
     /// Returns after `duration` of this clock.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;

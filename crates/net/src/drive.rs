@@ -392,6 +392,7 @@ where
     async fn flush(&mut self, now: Instant) -> Result<(), DriveError> {
         let deadline = now + self.limits.write_stall;
         tokio::select! {
+            biased;
             flushed = self.writer.flush() => flushed.map_err(DriveError::Write),
             () = self.clock.sleep_until(deadline) => {
                 Err(DriveError::WriteStalled(self.limits.write_stall))
@@ -414,6 +415,7 @@ where
             }
         };
         tokio::select! {
+            biased;
             () = goodbye => {}
             () = self.clock.sleep_until(deadline) => {}
         }

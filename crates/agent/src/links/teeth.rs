@@ -170,7 +170,8 @@ impl TeethLink {
 
     async fn hello(&self) -> Hello {
         let root = self.config.root.clone();
-        let boot_id = tokio::task::spawn_blocking(move || identity::boot_id(&root)).await;
+        let boot_id = self.clock.off_thread(move || identity::boot_id(&root));
+        let boot_id = boot_id.await;
         let offered = |kind: &str| self.config.kinds.iter().any(|listed| listed == kind);
         let kinds = self.crew.registry().capabilities();
         let kinds = kinds.filter(|(kind, _)| offered(kind));
@@ -184,7 +185,7 @@ impl TeethLink {
             token: self.config.token.clone().map(Token::new),
             methods: Some(methods.into_iter().map(str::to_owned).collect()),
             mode: Some("STANDBY".to_owned()),
-            boot_id: boot_id.ok().flatten(),
+            boot_id: boot_id.flatten(),
             agent: Some(concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned()),
             agent_id: Some(self.config.agent_id.clone()),
             hostname: self.config.hostname.clone(),

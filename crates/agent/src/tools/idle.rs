@@ -72,6 +72,7 @@ impl Tool for Idle {
         Box::pin(async move {
             let spec = Spec::parse(&spec).map_err(|error| Failure::failed(error.to_string()))?;
             tokio::select! {
+                biased;
                 () = ctx.clock.sleep(spec.duration) => {}
                 () = ctx.cancel.cancelled() => return Err(Failure::cancelled()),
             }

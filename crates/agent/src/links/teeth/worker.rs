@@ -223,7 +223,7 @@ impl Worker {
 
     async fn status(&self, now: Instant) -> Json {
         let root = self.root.clone();
-        let machine = tokio::task::spawn_blocking(move || {
+        let machine = self.clock.off_thread(move || {
             (
                 identity::boot_id(&root),
                 identity::host_uptime(&root),
@@ -397,8 +397,9 @@ impl Handler<Session> for Line<'_> {
             }
         };
         tokio::select! {
-            Some(news) = self.heard.recv() => Wake::News(Box::new(news)),
+            biased;
             () = timer => Wake::ReportsDue,
+            Some(news) = self.heard.recv() => Wake::News(Box::new(news)),
         }
     }
 
