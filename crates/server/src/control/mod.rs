@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** whatever a method answered with `Ok` is committed.
 
+mod changes;
 mod error;
 mod explain;
 mod fleet;
@@ -27,8 +28,8 @@ use muster_store::Store;
 use muster_store::samples::{Limits as IngestLimits, Samples};
 use muster_store::sealed::Sealer;
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::watch;
 
+pub use changes::Changes;
 pub use error::{ControlError, Result, Trouble};
 pub use explain::{Explanation, Step, Subject};
 pub use fleet::{Declared, NewItem, Observation, ZABBIX_AGENT_PORT};
@@ -99,9 +100,9 @@ struct Inner {
     /// Connections open for each agent; an agent with one is online.
     sessions: Mutex<BTreeMap<AgentId, usize>>,
     /// Counts changes that may make work due; fronts with open sessions watch it.
-    work: watch::Sender<u64>,
+    work: changes::Signal,
     /// Counts changes of runs; long polls watch it.
-    runs: watch::Sender<u64>,
+    runs: changes::Signal,
     started: Timestamp,
 }
 
@@ -131,8 +132,8 @@ impl Control {
                 index: RwLock::default(),
                 refusals: Mutex::default(),
                 sessions: Mutex::default(),
-                work: watch::Sender::new(0),
-                runs: watch::Sender::new(0),
+                work: changes::Signal::default(),
+                runs: changes::Signal::default(),
                 started,
             }),
         };
@@ -162,18 +163,18 @@ impl Control {
 
     /// Wakes whoever waits for work to become due.
     pub fn nudge_work(&self) {
-        self.inner.work.send_modify(|n| *n = n.wrapping_add(1));
+        self.inner.work.changed();
     }
 
     /// A watch that changes when work may have become due.
-    pub fn work_changes(&self) -> watch::Receiver<u64> {
-        self.inner.work.subscribe()
+    pub fn work_changes(&self) -> Changes {
+        self.inner.work.listen()
     }
 
     /// A watch that changes when a run has moved in this process. Who waits looks now and then as
     /// well: other replicas are not heard here.
-    pub fn run_changes(&self) -> watch::Receiver<u64> {
-        self.inner.runs.subscribe()
+    pub fn run_changes(&self) -> Changes {
+        self.inner.runs.listen()
     }
 
     /// Notes that a lasting connection of an agent is open, until the guard is dropped.
@@ -193,7 +194,7 @@ impl Control {
 
     /// Wakes whoever waits for a run to move.
     pub(crate) fn run_moved(&self) {
-        self.inner.runs.send_modify(|n| *n = n.wrapping_add(1));
+        self.inner.runs.changed();
     }
 
     fn now(&self) -> Timestamp {

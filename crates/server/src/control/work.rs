@@ -549,6 +549,7 @@ impl Control {
             }
             let wait = deadline.duration_since(now).min(LOOK_EVERY).unsigned_abs();
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 () = self.clock().sleep(wait) => {}
             }

@@ -619,6 +619,7 @@ impl Front {
                 .duration_since(now)
                 .min(SignedDuration::from_secs(1));
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 () = self.control.clock().sleep(wait.unsigned_abs()) => {}
             }

@@ -97,6 +97,7 @@ pub fn spawn_all(control: &Control, tracker: &TaskTracker, cancel: &Cancellation
                 work.borrow_and_update();
                 activate(name, &control, &statuses).await;
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => return,
                     () = control.clock().sleep(every) => {}
                     changed = work.changed(), if nudged => if changed.is_err() { return },

@@ -20,11 +20,12 @@ use muster_proto::teeth::wire::Fatal;
 use muster_proto::teeth::{CallError, CallId, CallRefused, CloseReason, Json, Ticket};
 use muster_store::agents;
 use serde_json::{Map, Value};
-use tokio::sync::watch;
 
 use super::TeethFront;
 use super::shared::Epoch;
-use crate::control::{ControlError, DueAsk, Hello, Offer, Proof, Reported, SessionGuard, Standing};
+use crate::control::{
+    Changes, ControlError, DueAsk, Hello, Offer, Proof, Reported, SessionGuard, Standing,
+};
 
 /// How long an agent has to answer a command: the age of a call, and the way there and back.
 const LEASE: SignedDuration = SignedDuration::from_secs(90);
@@ -90,8 +91,8 @@ pub(super) struct Connection<'f> {
     handed: BTreeMap<OfferToken, String>,
     /// Commands that the end of the connection left unanswered.
     abandoned: Vec<Purpose>,
-    work: watch::Receiver<u64>,
-    runs: watch::Receiver<u64>,
+    work: Changes,
+    runs: Changes,
     next_look: Option<Instant>,
     next_stop: Option<Instant>,
     clock: Clock,
@@ -735,17 +736,10 @@ impl Handler<Session> for Connection<'_> {
             }
         };
         tokio::select! {
-            changed = self.work.changed() => match changed {
-                Ok(()) => Wake::Work,
-                Err(_) => std::future::pending().await,
-            },
-            changed = self.runs.changed(), if !self.handed.is_empty() && self.next_stop.is_none() => {
-                match changed {
-                    Ok(()) => Wake::Runs,
-                    Err(_) => std::future::pending().await,
-                }
-            }
+            biased;
             () = timer => Wake::Timer,
+            _ = self.work.changed() => Wake::Work,
+            _ = self.runs.changed(), if !self.handed.is_empty() && self.next_stop.is_none() => Wake::Runs,
         }
     }
 
