@@ -1,5 +1,6 @@
 //! What the tests of Muster need beyond the crates themselves: the fleet simulator, the bodies of the
 //! fuzz targets, and the finding of real peers. Nothing of it is in the product.
 
+pub mod fleet;
 pub mod fuzz;
 pub mod peers;

@@ -1,0 +1,400 @@
+//! The other peers: FusionInventory agents that pull, Zabbix agents that push values, a pScheduler
+//! client that asks for runs. Each repeats what was lost, as the real ones do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use jiff::SignedDuration;
+use muster_core::sample::{ItemType, ValueType};
+use muster_proto::fusion::p1::{Job, JobNews, TasksQuery, Work};
+use muster_proto::fusion::wire::PeerName;
+use muster_proto::fusion::{Limits, agent};
+use muster_proto::zabbix::frame::{Decoder, encode};
+use muster_server::control::{Declared, HistoryRange, NewItem};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::chance::Dice;
+use super::world::World;
+
+const BASE: &str = "/glpi/plugins/fusioninventory";
+/// How long an active agent waits for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+const ITEMS: usize = 2;
+
+fn host_name(number: usize) -> String {
+    format!("zabbix-{number}")
+}
+
+fn key_name(item: usize) -> String {
+    format!("sim.value[{item}]")
+}
+
+/// Declares the hosts whose values are pushed.
+pub(super) async fn declare_hosts(world: &World) -> Result<(), String> {
+    let control = world.open_control().await?;
+    for number in 0..super::AGENTS {
+        let declared = control.declare_host(Declared {
+            name: host_name(number),
+            proxy: None,
+            address: Some("127.0.0.1".to_owned()),
+            port: None,
+        });
+        declared.await.map_err(|error| error.chain())?;
+        for item in 0..ITEMS {
+            let declared = control.declare_item(NewItem {
+                host: host_name(number),
+                key: key_name(item),
+                item_type: ItemType::AgentActive,
+                value_type: ValueType::Float,
+                delay: Some(SignedDuration::from_secs(1)),
+                unit: String::new(),
+                name: None,
+            });
+            declared.await.map_err(|error| error.chain())?;
+        }
+    }
+    Ok(())
+}
+
+/// A FusionInventory agent: pulls, works one job after another, forgets everything now and then.
+pub(super) fn spawn_fusion(world: &World, number: usize) {
+    let (world, mut dice) = (world.clone(), world.dice());
+    let over = world.over.clone();
+    world.clone().tracker.spawn(async move {
+        let Ok(name) = PeerName::parse(&format!("fusion-{number}")) else {
+            return;
+        };
+        let pulling = async {
+            loop {
+                let pause = Duration::from_secs(2) + dice.millis(4000);
+                world.clock.sleep(pause).await;
+                for (task, job) in pull(&world, &mut dice, &name).await {
+                    if world.is_bad() && dice.one_in(6) {
+                        // It was restarted and knows nothing of the list.
+                        world.note_fault();
+                        break;
+                    }
+                    work(&world, &mut dice, &name, &task, &job).await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = pulling => {}
+        }
+    });
+}
+
+async fn pull(world: &World, dice: &mut Dice, name: &PeerName) -> Vec<(String, Job)> {
+    let modules = ["idle", "noop"].map(|kind| (kind.to_owned(), "0.1".to_owned()));
+    let query = TasksQuery {
+        agent: name.clone(),
+        modules: BTreeMap::from(modules),
+        name: None,
+    };
+    let request = agent::tasks_request(BASE, &query).map(Body::from);
+    let Some(answer) = world.http(dice, request).await else {
+        return Vec::new();
+    };
+    let Ok(list) = agent::decode_tasks(&answer, &Limits::default()) else {
+        return Vec::new();
+    };
+    let tasks = list.tasks.into_iter();
+    tasks
+        .flat_map(|task| {
+            let id = task.id;
+            task.jobs.into_iter().map(move |job| (id.clone(), job))
+        })
+        .collect()
+}
+
+async fn work(world: &World, dice: &mut Dice, name: &PeerName, task: &str, job: &Job) {
+    let seconds = if let Work::Other {
+        spec: Some(spec), ..
+    } = &job.work
+    {
+        duration_seconds(spec)
+    } else {
+        0
+    };
+    say(world, dice, name, task, job, &JobNews::Begun).await;
+    world.clock.sleep(Duration::from_secs(seconds / 2)).await;
+    say(
+        world,
+        dice,
+        name,
+        task,
+        job,
+        &JobNews::Progress { percent: 50 },
+    )
+    .await;
+    world
+        .clock
+        .sleep(Duration::from_secs(seconds - seconds / 2))
+        .await;
+    let last = if dice.one_in(8) {
+        JobNews::Failed {
+            reason: "as the dice fell".to_owned(),
+            result: None,
+        }
+    } else {
+        JobNews::Succeeded {
+            result: Some(json!({ "schema": 1, "succeeded": true }).to_string()),
+        }
+    };
+    say(world, dice, name, task, job, &last).await;
+}
+
+/// The whole seconds of `{"duration": "PT5S"}`.
+fn duration_seconds(spec: &str) -> u64 {
+    let seconds = serde_json::from_str::<Value>(spec).ok().and_then(|spec| {
+        let text = spec["duration"].as_str()?;
+        text.strip_prefix("PT")?.strip_suffix('S')?.parse().ok()
+    });
+    seconds.unwrap_or(0)
+}
+
+async fn say(
+    world: &World,
+    dice: &mut Dice,
+    name: &PeerName,
+    task: &str,
+    job: &Job,
+    news: &JobNews,
+) {
+    for _ in 0..5 {
+        let request = agent::news_request(BASE, name, task, &job.id, news).map(Body::from);
+        if let Some(answer) = world.http(dice, request).await
+            && !answer.status().is_server_error()
+        {
+            return;
+        }
+        world.clock.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A Zabbix agent that pushes the values of its items until each is accepted, sometimes twice.
+pub(super) fn spawn_zabbix(world: &World, number: usize) {
+    let (world, mut dice) = (world.clone(), world.dice());
+    let over = world.over.clone();
+    world.clone().tracker.spawn(async move {
+        let session = format!("{number:032x}");
+        let pushing = async {
+            let mut next_id = 1;
+            let mut last: Option<String> = None;
+            loop {
+                world
+                    .clock
+                    .sleep(Duration::from_millis(500) + dice.millis(4000))
+                    .await;
+                if !world.is_bad() && last.is_some() {
+                    continue;
+                }
+                let batch = batch(&world, &mut dice, number, &session, &mut next_id);
+                if let Some(old) = last.take()
+                    && dice.one_in(4)
+                {
+                    // The answer to the one before may have been lost after all.
+                    exchange(&world, &mut dice, &old).await;
+                }
+                while !accepted(exchange(&world, &mut dice, &batch).await.as_ref()) {
+                    world.clock.sleep(Duration::from_secs(1)).await;
+                }
+                for item in 0..ITEMS {
+                    let key = format!("{} {}", host_name(number), key_name(item));
+                    world.values(&key, |values| values.pending = false);
+                }
+                last = Some(batch);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = pushing => {}
+        }
+    });
+}
+
+fn batch(
+    world: &World,
+    dice: &mut Dice,
+    number: usize,
+    session: &str,
+    next_id: &mut u64,
+) -> String {
+    let host = host_name(number);
+    let clock = world.clock.now().as_second();
+    let mut rows = Vec::new();
+    for _ in 0..1 + dice.below(4) {
+        let key = key_name(dice.below(ITEMS as u32) as usize);
+        let value = *next_id as f64;
+        rows.push(json!({
+            "host": host, "key": key, "value": value.to_string(),
+            "id": *next_id, "clock": clock, "ns": *next_id,
+        }));
+        *next_id += 1;
+        world.values(&format!("{host} {key}"), |values| {
+            values.sent.push(value);
+            values.pending = true;
+        });
+    }
+    json!({
+        "request": "agent data", "session": session, "data": rows, "clock": clock, "ns": 0,
+    })
+    .to_string()
+}
+
+fn accepted(answer: Option<&Value>) -> bool {
+    answer.is_some_and(|answer| answer["response"] == "success")
+}
+
+async fn exchange(world: &World, dice: &mut Dice, payload: &str) -> Option<Value> {
+    let limits = muster_proto::zabbix::Limits::default();
+    let mut line = world.dial_zabbix(dice).ok()?;
+    let asking = async {
+        line.write_all(&encode(payload.as_bytes(), dice.one_in(2)).ok()?)
+            .await
+            .ok()?;
+        let mut decoder = Decoder::new(&limits.known, false);
+        let mut buffer = [0; 1024];
+        loop {
+            let count = line.read(&mut buffer).await.ok()?;
+            if count == 0 {
+                return None;
+            }
+            let mut rest = buffer.get(..count)?;
+            while !rest.is_empty() {
+                let (used, packet) = decoder.feed(rest).ok()?;
+                rest = rest.get(used..)?;
+                if let Some(packet) = packet {
+                    let text = packet.open(&limits, &limits.known).ok()?;
+                    return serde_json::from_slice(&text).ok();
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = asking => answer,
+        () = world.clock.sleep(ANSWER) => None,
+    }
+}
+
+/// A pScheduler client that posts tasks, some of them repeating, and looks at what it was told.
+pub(super) fn spawn_pscheduler(world: &World) {
+    let (world, mut dice) = (world.clone(), world.dice());
+    let over = world.over.clone();
+    world.clone().tracker.spawn(async move {
+        let posting = async {
+            let mut mine: Vec<String> = Vec::new();
+            loop {
+                world
+                    .clock
+                    .sleep(Duration::from_secs(2) + dice.millis(12_000))
+                    .await;
+                if !world.is_bad() {
+                    continue;
+                }
+                let schedule = match dice.below(3) {
+                    0 => json!({}),
+                    1 => json!({ "start": "PT10S", "slip": "PT30S" }),
+                    _ => {
+                        json!({ "start": "PT5S", "slip": "PT1M", "repeat": "PT15S", "max-runs": 3 })
+                    }
+                };
+                let duration = format!("PT{}S", 1 + dice.below(5));
+                let task = json!({
+                    "schema": 1,
+                    "test": { "type": "idle", "spec": { "schema": 1, "duration": duration } },
+                    "schedule": schedule,
+                });
+                if let Some(text) = call(
+                    &world,
+                    &mut dice,
+                    "POST",
+                    "/pscheduler/tasks",
+                    task.to_string(),
+                )
+                .await
+                    && let Ok(url) = serde_json::from_str::<String>(&text)
+                    && let Some(at) = url.find("/pscheduler/")
+                {
+                    mine.extend(url.get(at..).map(str::to_owned));
+                }
+                if let Some(path) = dice.pick(&mine).cloned() {
+                    call(
+                        &world,
+                        &mut dice,
+                        "GET",
+                        &format!("{path}/runs"),
+                        String::new(),
+                    )
+                    .await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = posting => {}
+        }
+    });
+}
+
+async fn call(
+    world: &World,
+    dice: &mut Dice,
+    method: &str,
+    path: &str,
+    body: String,
+) -> Option<String> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "muster.example.net")
+        .body(Body::from(body))
+        .ok()?;
+    let answer = world.http(dice, request).await?;
+    if !answer.status().is_success() {
+        return None;
+    }
+    String::from_utf8(answer.body().to_vec()).ok()
+}
+
+/// Every value that was sent is stored, once, and nothing else is.
+pub(super) async fn check_values(world: &World) -> Result<Vec<(String, Vec<f64>)>, String> {
+    let control = world.control().ok_or("the server is down")?;
+    let index = control.item_index();
+    let mut found = Vec::new();
+    for (name, values) in world.all_values() {
+        let (host, key) = name.split_once(' ').ok_or("no item")?;
+        let entry = index
+            .by_key(host, key)
+            .ok_or_else(|| format!("{name} is not indexed"))?;
+        let range = HistoryRange {
+            from: None,
+            to: None,
+            limit: 100_000,
+        };
+        let history = control.history(entry.number, range).await;
+        let mut stored: Vec<f64> = history
+            .map_err(|error| error.chain())?
+            .iter()
+            .filter_map(|sample| sample.value.to_string().parse().ok())
+            .collect();
+        stored.sort_by(f64::total_cmp);
+        let mut sent = values.sent;
+        sent.sort_by(f64::total_cmp);
+        if stored != sent {
+            return Err(format!(
+                "{name}: stored {stored:?} of the accepted {sent:?}"
+            ));
+        }
+        found.push((name, stored));
+    }
+    Ok(found)
+}
