@@ -185,8 +185,7 @@ async fn connect_tcp(endpoint: &Endpoint) -> Result<TcpStream, DialError> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                // As for accepted ones: small frames are the rule.
-                let _ = stream.set_nodelay(true);
+                crate::socket::tune(&stream);
                 return Ok(stream);
             }
             Err(error) => last = error,

@@ -13,6 +13,7 @@ pub mod limit;
 pub mod listen;
 pub mod path;
 pub mod sntp;
+mod socket;
 pub mod tls;
 
 pub use clock::{Clock, Entropy};

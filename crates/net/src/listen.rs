@@ -318,8 +318,7 @@ pub async fn serve<F, Fut>(
         let Ok(local) = stream.local_addr() else {
             continue;
         };
-        // Small frames are the rule on every wire; waiting to fill a segment only delays them.
-        let _ = stream.set_nodelay(true);
+        crate::socket::tune(&stream);
         let peer = PeerInfo {
             remote,
             local,

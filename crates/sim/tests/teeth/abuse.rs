@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use muster_net::Clock;
+use muster_agent::links::teeth::{Config, TeethLink};
+use muster_core::run::EndKind;
+use muster_core::task::Assignee;
+use muster_net::tls::{Identity, Inbound, Trust};
+use muster_net::{Clock, DialError, Protection, dial};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -201,51 +205,77 @@ async fn a_log_flood_is_answered_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_whole_agent_works_over_a_socket() {
-    use muster_agent::links::teeth::{Config, TeethLink};
+async fn a_whole_agent_works_over_a_socket_plain_and_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::load_or_generate(folder.path(), &["localhost".to_owned()]).unwrap();
+    let tls = Inbound::rustls(&identity, &[]).unwrap();
+    let pinned = Protection::Tls(Trust::Pinned(identity.fingerprint));
+    for (inbound, protection) in [(Inbound::Plain, Protection::Plain), (tls, pinned)] {
+        let server = Server::with_clock(open_to_loopback(), Clock::system()).await;
+        let address = server.listen_as(inbound).await;
+        let agent = server.idle_agent(5, crate::bench::POLICY);
+        let config = Config {
+            peer: format!("teeth://{address}"),
+            endpoint: address.into(),
+            protection,
+            token: None,
+            agent_id: agent.id.to_string(),
+            mac: "52:54:00:12:34:56".into(),
+            hostname: Some("by-socket".into()),
+            kinds: Config::kinds_of(&agent.crew),
+            root: "/".into(),
+        };
+        let (clock, entropy) = (server.clock.clone(), server.entropy.clone());
+        let link = TeethLink::new(config, agent.crew.clone(), clock, entropy);
+        let running = tokio::spawn(link.run(agent.stop.clone()));
+        within(Duration::from_secs(30), async {
+            server.until_able("by-socket", "decom.qc").await;
+            let task = server.submit("decom.qc", json!({}), Assignee::Any).await;
+            let (end, reason, result) = server.ended(task).await;
+            assert_eq!(end, EndKind::Succeeded, "{reason}");
+            assert!(result["facts"]["cpu"].is_object());
+        })
+        .await;
+        agent.stop.cancel();
+        within(Duration::from_secs(10), running).await.unwrap();
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_another_certificate_is_told_nothing() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let names = ["localhost".to_owned()];
+    let [theirs, ours] = folders
+        .each_ref()
+        .map(|f| Identity::load_or_generate(f.path(), &names).unwrap());
     let server = Server::with_clock(open_to_loopback(), Clock::system()).await;
-    let address = server.listen().await;
-    let agent = server.agent(5, crate::bench::POLICY);
-    agent.stop.cancel();
-    let config = Config {
-        peer: format!("teeth://{address}"),
-        endpoint: address.into(),
-        protection: muster_net::Protection::Plain,
-        token: None,
-        agent_id: agent.id.to_string(),
-        mac: "52:54:00:12:34:56".into(),
-        hostname: Some("by-socket".into()),
-        kinds: Config::kinds_of(&agent.crew),
-        root: "/".into(),
-    };
-    let stop = tokio_util::sync::CancellationToken::new();
-    let link = TeethLink::new(
-        config,
-        agent.crew.clone(),
-        server.clock.clone(),
-        server.entropy.clone(),
+    let address = server
+        .listen_as(Inbound::rustls(&theirs, &[]).unwrap())
+        .await;
+    let protection = Protection::Tls(Trust::Pinned(ours.fingerprint));
+    let dialled = dial(
+        &address.into(),
+        &protection,
+        Duration::from_secs(10),
+        &server.clock,
+    )
+    .await;
+    assert!(
+        matches!(dialled, Err(DialError::Handshake { .. })),
+        "{}",
+        dialled.is_ok()
     );
-    let running = tokio::spawn(link.run(stop.clone()));
-    within(Duration::from_secs(20), async {
-        let name = format!("host-{}", agent.id);
-        // The in-memory link of the bench came first and gave the agent its name.
+    within(Duration::from_secs(10), async {
         while server
             .control
-            .find_agent(&agent.id.to_string())
-            .await
-            .is_err()
-            && server.control.find_agent(&name).await.is_err()
+            .refused_counts()
+            .iter()
+            .all(|(_, reason, _)| reason != "tls")
         {
             server.clock.sleep(Duration::from_millis(20)).await;
         }
-        let any = muster_core::task::Assignee::Any;
-        let task = server.submit("decom.qc", json!({}), any).await;
-        let (end, reason, result) = server.ended(task).await;
-        assert_eq!(end, muster_core::run::EndKind::Succeeded, "{reason}");
-        assert!(result["facts"]["cpu"].is_object());
     })
     .await;
-    stop.cancel();
-    within(Duration::from_secs(10), running).await.unwrap();
     server.stop().await;
 }

@@ -91,8 +91,15 @@ impl Server {
         Line::new(self.connect(from).0)
     }
 
-    /// A whole agent with its link. Returns its crew.
+    /// A whole agent with its link.
     pub(crate) fn agent(&self, number: u128, policy: &str) -> AgentUnderTest {
+        let agent = self.idle_agent(number, policy);
+        self.link(&agent);
+        agent
+    }
+
+    /// An agent without a link.
+    pub(crate) fn idle_agent(&self, number: u128, policy: &str) -> AgentUnderTest {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("policy.toml"), policy).unwrap();
         let parts = CrewParts {
@@ -107,14 +114,12 @@ impl Server {
         let ledger = Arc::new(MemoryLedger::default());
         let crew = Crew::new(parts, Arc::clone(&ledger) as Arc<dyn Ledger>);
         let id = uuid::Uuid::from_u128(number);
-        let agent = AgentUnderTest {
+        AgentUnderTest {
             id: id.to_string().parse().unwrap(),
             crew,
             stop: CancellationToken::new(),
             _dir: dir,
-        };
-        self.link(&agent);
-        agent
+        }
     }
 
     /// Starts a link of the agent.
@@ -239,6 +244,11 @@ impl Server {
 
     /// Listens on a free port of loopback, with real sockets.
     pub(crate) async fn listen(&self) -> std::net::SocketAddr {
+        self.listen_as(Inbound::Plain).await
+    }
+
+    /// The same, protected.
+    pub(crate) async fn listen_as(&self, inbound: Inbound) -> std::net::SocketAddr {
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind("teeth", "--listen-teeth", address, GateLimits::default());
         let listener = listener.await.unwrap();
@@ -247,7 +257,7 @@ impl Server {
         let (front, cancel) = (self.front.clone(), self.cancel.clone());
         let drain = Duration::from_secs(1);
         self.tracker
-            .spawn(front.serve_listener(listener, context, Inbound::Plain, cancel, drain));
+            .spawn(front.serve_listener(listener, context, inbound, cancel, drain));
         address
     }
 }
