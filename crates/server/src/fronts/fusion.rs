@@ -44,10 +44,10 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
+use super::login::Attempts;
 use crate::control::{
     Admission, Control, ControlError, DueAsk, Hello, Observation, Offer, Proof, Reported, Trouble,
 };
-use auth::Attempts;
 
 /// How long who may not work is told to stay away (threat model, section 2).
 const WAIT_PENDING: SignedDuration = SignedDuration::from_mins(10);

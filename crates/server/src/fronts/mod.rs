@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod fusion;
+mod login;
 pub mod pscheduler;
 pub mod teeth;
 pub mod zabbix;

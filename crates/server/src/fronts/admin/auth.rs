@@ -4,11 +4,6 @@
 //! forwarded is not one of theirs. Wrong tokens are counted by address; a right one always passes,
 //! so that nobody can lock the administrator out.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -20,15 +15,6 @@ use super::Admin;
 use super::problem::Problem;
 use crate::control::{Role, Trouble};
 
-/// Wrong tokens of one address in [`WINDOW`] before it has to wait (threat model, section 2).
-pub(super) const FAILURES_MAX: u32 = 10;
-
-/// How long failures count.
-pub(super) const WINDOW: Duration = Duration::from_secs(60);
-
-/// Most addresses remembered; beyond them the oldest is forgotten.
-const ADDRESSES_MAX: usize = 10_000;
-
 /// Longest token looked at.
 const TOKEN_BYTES_MAX: usize = 512;
 
@@ -39,51 +25,6 @@ pub(super) struct Caller {
     pub label: String,
     /// What it may do.
     pub role: Role,
-}
-
-/// Failed logins, by address.
-#[derive(Debug, Default)]
-pub(super) struct Failures {
-    by_address: Mutex<BTreeMap<IpAddr, Count>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Count {
-    since: Instant,
-    failures: u32,
-}
-
-impl Failures {
-    /// Counts one failure; the seconds to wait when there were too many.
-    fn failed(&self, address: IpAddr, now: Instant) -> Option<u64> {
-        let mut counts = self
-            .by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&address) {
-            let oldest = counts
-                .iter()
-                .min_by_key(|(_, count)| count.since)
-                .map(|(ip, _)| *ip);
-            oldest.map(|ip| counts.remove(&ip));
-        }
-        let count = counts.entry(address).or_insert(Count {
-            since: now,
-            failures: 0,
-        });
-        if now.saturating_duration_since(count.since) >= WINDOW {
-            *count = Count {
-                since: now,
-                failures: 0,
-            };
-        }
-        count.failures = count.failures.saturating_add(1);
-        if count.failures <= FAILURES_MAX {
-            return None;
-        }
-        let left = WINDOW.saturating_sub(now.saturating_duration_since(count.since));
-        Some(left.as_secs().max(1))
-    }
 }
 
 /// Lets the request through with its [`Caller`], or answers it.
@@ -151,7 +92,7 @@ async fn authenticate(
                         "TOO_MANY_FAILURES",
                         "too many wrong tokens from this address",
                     );
-                    problem.retry_after_secs = Some(seconds);
+                    problem.retry_after_secs = Some(u64::from(seconds));
                     Err(problem)
                 }
             }
@@ -218,23 +159,5 @@ mod tests {
             let found = bearer(&headers(&lines));
             assert_eq!(found.as_ref().map(Secret::expose), token, "{lines:?}");
         }
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn failures_make_an_address_wait_and_are_forgotten() {
-        let failures = Failures::default();
-        let (one, two): (IpAddr, IpAddr) =
-            ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let start = Instant::now();
-        for _ in 0..FAILURES_MAX {
-            assert_eq!(failures.failed(one, start), None);
-        }
-        assert_eq!(
-            failures.failed(one, start + Duration::from_secs(20)),
-            Some(40)
-        );
-        assert_eq!(failures.failed(two, start), None);
-        assert_eq!(failures.failed(one, start + WINDOW), None);
     }
 }

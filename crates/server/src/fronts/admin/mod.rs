@@ -31,6 +31,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::control::{Control, Role};
+use crate::fronts::login;
 use crate::reconcile::Statuses;
 
 pub use json::{BODY_BYTES_MAX, DEPTH_MAX, MEMBERS_MAX};
@@ -43,7 +44,7 @@ pub struct Admin {
     control: Control,
     reconcilers: Statuses,
     limits: Arc<Vec<LimitView>>,
-    failures: Arc<auth::Failures>,
+    failures: Arc<login::Attempts>,
     refusals: Arc<metrics::Refusals>,
 }
 
@@ -78,7 +79,7 @@ impl Admin {
             LimitView::new("admin.page_items", PAGE_MAX),
             LimitView::new("admin.history_samples", fleet::SAMPLES_MAX),
             LimitView::new("admin.wait_seconds", watch::WAIT_MAX.as_secs()),
-            LimitView::new("admin.failed_logins_per_minute", auth::FAILURES_MAX),
+            LimitView::new("admin.failed_logins_per_minute", login::FAILURES_MAX),
         ]);
         limits.sort_by(|a, b| a.name.cmp(&b.name));
         Self {

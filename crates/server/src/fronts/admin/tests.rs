@@ -390,7 +390,7 @@ async fn plain_http_is_for_this_machine_only() {
 #[tokio::test(start_paused = true)]
 async fn wrong_tokens_have_to_wait_and_right_ones_never() {
     let world = World::new().await;
-    for n in 1..=auth::FAILURES_MAX + 2 {
+    for n in 1..=login::FAILURES_MAX + 2 {
         let answer = world
             .send(request(
                 "GET",
@@ -399,7 +399,7 @@ async fn wrong_tokens_have_to_wait_and_right_ones_never() {
                 Body::empty(),
             ))
             .await;
-        if n <= auth::FAILURES_MAX {
+        if n <= login::FAILURES_MAX {
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{n}");
             assert!(answer.headers.contains_key("www-authenticate"));
         } else {
