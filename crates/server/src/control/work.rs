@@ -203,7 +203,6 @@ impl Control {
             },
         };
         let id = stored.task.id;
-        let control = self.clone();
         self.inner
             .store
             .write(move |tx| {
@@ -231,7 +230,7 @@ impl Control {
                     journal::decide(tx, &format!("task:{id}"), &decision)?;
                 }
                 let mut rng = rng.clone();
-                crate::reconcile::schedule::plan_task(tx, &control, id, now, &mut rng)?;
+                crate::reconcile::schedule::plan_task(tx, id, now, &mut rng)?;
                 tasks::by_id(tx, id)?
                     .map(|stored| Ok(stored.task))
                     .map_or_else(

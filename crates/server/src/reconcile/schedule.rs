@@ -51,11 +51,10 @@ pub async fn activate(control: &Control) -> Result<u64> {
     let mut moved = 0;
     for id in wanting {
         let rng = control.rng();
-        let control_in = control.clone();
         moved += control
             .store()
             .write(move |tx| {
-                let planned = plan_task(tx, &control_in, id, now, &mut rng.clone())?;
+                let planned = plan_task(tx, id, now, &mut rng.clone())?;
                 settle_task(tx, id, now)?;
                 Ok(planned)
             })
@@ -77,7 +76,6 @@ fn turn_size(stored: &StoredTask) -> i64 {
 /// When the database does not answer.
 pub(crate) fn plan_task(
     tx: &mut Tx<'_>,
-    _control: &Control,
     id: TaskId,
     now: Timestamp,
     rng: &mut ChaCha20Rng,
