@@ -1,4 +1,6 @@
 //! Debian packages: which are missing, and their installation without starting a service.
+//!
+//! A package that conflicts with an installed one is unpacked beside the system instead.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -39,6 +41,39 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     run(apt()
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(&missing))
+}
+
+/// Unpacks `package` into `folder` unless that is done, without installing it: nothing of it is
+/// configured, and what it depends on must be installed.
+///
+/// # Errors
+/// When it cannot be downloaded or unpacked.
+pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let new = folder.with_extension(format!("new-{}", std::process::id()));
+    fs::create_dir_all(&new).with_context(|| format!("creating {}", new.display()))?;
+    let download = || {
+        run(apt()
+            .args(["-o", "APT::Sandbox::User=root", "-qq", "download"])
+            .arg(package)
+            .current_dir(&new))
+    };
+    // Without lists, as in a fresh container, there is nothing to download from.
+    if download().is_err() {
+        run(apt().args(["update", "-qq"]))?;
+        download()?;
+    }
+    let archive = fs::read_dir(&new)
+        .with_context(|| format!("reading {}", new.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get downloaded no {package}"))?;
+    run(Command::new("dpkg").arg("-x").arg(&archive).arg(&new))?;
+    fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
+    // The name appears with all of it, or not at all.
+    fs::rename(&new, folder).with_context(|| format!("creating {}", folder.display()))
 }
 
 fn is_installed(package: &str) -> bool {

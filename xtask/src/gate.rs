@@ -1,8 +1,10 @@
 //! The parts of the gate and their order.
 
 use std::env;
+use std::fs;
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::postgres::Postgres;
@@ -12,7 +14,14 @@ use crate::{DEBIAN_PACKAGES, debian, tools};
 /// Names the address of the PostgreSQL that every store test runs on beside SQLite.
 const POSTGRES_VARIABLE: &str = "MUSTER_TEST_POSTGRES";
 
-/// Tests that start real peers live in test binaries named `peers_…` and `real_…` or `real_…`.
+/// Names the folder that the Debian package [`ZABBIX_SERVER`] is unpacked in.
+const ZABBIX_SERVER_VARIABLE: &str = "MUSTER_TEST_ZABBIX_SERVER";
+
+/// Conflicts with the proxy that other tests need, so it is unpacked and not installed. What it needs
+/// comes with that proxy and with PostgreSQL.
+const ZABBIX_SERVER: &str = "zabbix-server-pgsql";
+
+/// Tests that start real peers live in test binaries named `peers_…` and `real_…`.
 const PEERS: &str = "binary(/^(peers|real)_/)";
 
 /// One part of the gate. The whole gate runs them in this order: what fails fast comes first, and
@@ -48,8 +57,21 @@ pub(crate) fn run_gate(parts: &[Part]) -> Result<()> {
 /// Installs everything that the gate needs.
 pub(crate) fn setup() -> Result<()> {
     debian::install(DEBIAN_PACKAGES)?;
+    zabbix_server()?;
     tools::NEXTEST.ensure()?;
     tools::DENY.ensure()
+}
+
+/// The folder of a real Zabbix server, unpacked into the target folder once.
+fn zabbix_server() -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let peers = target.join("peers");
+    fs::create_dir_all(&peers).with_context(|| format!("creating {}", peers.display()))?;
+    let folder = fs::canonicalize(&peers)
+        .with_context(|| format!("finding {}", peers.display()))?
+        .join(ZABBIX_SERVER);
+    debian::unpack(ZABBIX_SERVER, &folder)?;
+    Ok(folder)
 }
 
 impl Part {
@@ -92,7 +114,8 @@ fn nextest(filter: &[&str]) -> Result<()> {
     command
         .args(["nextest", "run", "--workspace", "--locked"])
         .args(["--features", "muster/psk", "--profile", "ci"])
-        .args(filter);
+        .args(filter)
+        .env(ZABBIX_SERVER_VARIABLE, zabbix_server()?);
     if env::var_os(POSTGRES_VARIABLE).is_some() {
         return run(&mut command);
     }
