@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::cli::{CliOption, Takes};
-use super::plugins::{Kind, Rule, SchedulingClass, Test};
+use super::plugins::{Kind, Rule, SchedulingClass, Target, Test};
 use super::schemas::{self, Schema};
 use super::text::Form;
 
@@ -91,6 +91,7 @@ pub(super) fn tests() -> Vec<Test> {
         options,
         examples: examples(name),
         rule,
+        target: target(name),
         form,
     };
     let source = Rule::Named(
@@ -163,7 +164,16 @@ pub(super) fn open_kind(kind: Kind) -> Test {
         }))],
         options: OPEN,
         rule: Rule::AnyAgent,
+        target: Target::Outside,
         form: Form::Json,
+    }
+}
+
+fn target(test: &str) -> Target {
+    match test {
+        "clock" | "rtt" => Target::Each("dest"),
+        "netdiscovery" => Target::Listed("targets"),
+        _ => Target::Outside,
     }
 }
 
@@ -340,7 +350,7 @@ fn netdiscovery() -> Value {
             "schema": { "type": "integer", "enum": [1] },
             "targets": {
                 "type": "array", "minItems": 1, "maxItems": 1024,
-                "items": { "type": "string", "maxLength": 255, "pattern": r"^[A-Za-z0-9_:][A-Za-z0-9_.:/\-]*$" }
+                "items": { "type": "string", "maxLength": 255, "pattern": r"^[A-Za-z0-9_:][A-Za-z0-9_.:,/ \-]*$" }
             },
             "workers": { "type": "integer", "minimum": 1, "maximum": 1000 },
             "timeout": schemas::duration(),

@@ -70,6 +70,17 @@ pub(super) enum Rule {
     AnyAgent,
 }
 
+/// Where a target that is named beside the specification belongs in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    /// In this member; each target is a piece of work of its own.
+    Each(&'static str),
+    /// In the list that this member is, with the others.
+    Listed(&'static str),
+    /// Nowhere: it names a machine, and the specification says nothing of machines.
+    Outside,
+}
+
 /// The hosts of a test. A leading `None` is the server that was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participants {
@@ -102,6 +113,7 @@ pub struct Test {
     pub(super) options: &'static [CliOption],
     pub(super) examples: String,
     pub(super) rule: Rule,
+    pub(super) target: Target,
     pub(super) form: Form,
 }
 
@@ -161,6 +173,34 @@ impl Test {
         match at.and_then(|at| self.schemas.get(at)) {
             Some(schema) => schema.check(spec),
             None => Err(unsupported()),
+        }
+    }
+
+    /// The same for a specification that leaves out what `targets` say, as those of tasks that do not
+    /// come over pScheduler do.
+    ///
+    /// # Errors
+    /// As [`Test::check`]; the path is that of the member that a target belongs in.
+    pub fn check_with_targets(&self, spec: &Value, targets: &[String]) -> Result<(), String> {
+        let (Some(members), false) = (spec.as_object(), targets.is_empty()) else {
+            return self.check(spec);
+        };
+        let with = |member: &str, value: Value| {
+            let mut whole = members.clone();
+            whole.insert(member.to_owned(), value);
+            self.check(&Value::Object(whole))
+        };
+        match self.target {
+            Target::Outside => self.check(spec),
+            Target::Each(member) => targets
+                .iter()
+                .try_for_each(|target| with(member, Value::from(target.as_str()))),
+            Target::Listed(member) => {
+                let own = members.get(member).and_then(Value::as_array);
+                let own = own.into_iter().flatten().cloned();
+                let all = own.chain(targets.iter().map(|target| Value::from(target.as_str())));
+                with(member, all.collect())
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::agent::Wire;
-use muster_core::kind::KNOWN;
+use muster_core::kind::Kind;
 use muster_core::task::{Origin, Task, TaskState};
 use muster_core::time::saturating_add;
 use muster_core::{RunId, TaskId};
@@ -35,7 +35,7 @@ use muster_proto::pscheduler::controller::{
     self, Answer, Ask, ClockSource, ResultFormat, RunRef, Stat, WaitFor, What,
 };
 use muster_proto::pscheduler::json::{CONTAINMENT_STEPS, contains_at_top};
-use muster_proto::pscheduler::plugins::{Catalogue, Kind};
+use muster_proto::pscheduler::plugins::Catalogue;
 use muster_proto::pscheduler::text::{self, Form, Medium};
 use muster_proto::pscheduler::time::Stamp;
 use muster_proto::pscheduler::wire::{self as wire, Base, Class, Limits, Reject, Scheme};
@@ -47,6 +47,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::control::{Control, ControlError, Trouble};
+use crate::kinds;
 use crate::reconcile::Statuses;
 
 /// Bodies above this are read away from the threads that serve sockets (threat model, section 4).
@@ -58,7 +59,7 @@ const RUNS_MAX: i64 = 100_000;
 
 struct Front {
     control: Control,
-    catalogue: Catalogue,
+    catalogue: &'static Catalogue,
     limits: Limits,
     hostname: String,
     statuses: Statuses,
@@ -75,13 +76,8 @@ struct Caller {
 
 /// The routes below `/pscheduler`. `hostname` is what the machine calls itself.
 pub fn router(control: Control, statuses: Statuses, hostname: impl Into<String>) -> Router {
-    let kinds = KNOWN.iter().map(|known| Kind {
-        name: known.name.to_owned(),
-        description: known.title.to_owned(),
-        version: "1.0".to_owned(),
-    });
     let front = Arc::new(Front {
-        catalogue: Catalogue::new(kinds),
+        catalogue: kinds::catalogue(),
         control,
         limits: Limits::default(),
         hostname: hostname.into(),
@@ -219,8 +215,10 @@ impl Front {
                 found(spec.map_err(|text| Reject::new(400, format!("{text}\n"))))
             }
             What::TestSpecIsValid { test, spec } => {
-                let test = self.catalogue.test(&test)?;
-                found(Ok(match spec.and_then(|spec| test.check(&spec)) {
+                self.catalogue.test(&test)?;
+                let kind: Kind = test.parse().map_err(|_| Reject::not_found())?;
+                let checked = spec.and_then(|spec| kinds::check_spec(&kind, &spec, &[]));
+                found(Ok(match checked {
                     Ok(()) => json!({ "valid": true }),
                     Err(error) => json!({ "valid": false, "error": error }),
                 }))

@@ -150,6 +150,11 @@ async fn bodies_that_are_no_task() {
             400,
         ),
         (
+            task(json!({"type": "netdiscovery", "spec": {"targets": ["10.0.0.0/77"]}}))
+                .into_bytes(),
+            400,
+        ),
+        (
             task(json!({"type": "idle", "spec": {"duration": "P9999999D"}})).into_bytes(),
             422,
         ),

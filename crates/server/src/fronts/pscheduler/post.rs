@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Caller, Front, Reject, reject_of, stamp};
 use crate::control::{NewTask, Trouble};
+use crate::kinds;
 
 /// From the posting to the first start of a task that names none: the agent has the run in hand by
 /// then, so that it begins on the second.
@@ -34,6 +35,12 @@ impl Front {
         let task = TaskSpec::of_document(document, &self.limits).map_err(invalid)?;
         let host = caller.base.host();
         let accepted = self.catalogue.accept(&task, host, &self.limits)?;
+        let kind = task
+            .kind
+            .parse()
+            .map_err(|_| Reject::no_plugin("test", &task.kind))?;
+        kinds::check_ranges(&kind, &task.spec, &[])
+            .map_err(|error| Reject::new(400, format!("Invalid test specification: {error}")))?;
         if let Some(bind) = &task.lead_bind
             && !bind.parse().is_ok_and(is_own_address)
         {
@@ -46,10 +53,6 @@ impl Front {
         let now = self.control.clock().now();
         let schedule = schedule(&task, &accepted, now, self.is_own_kind(&task.kind))?;
         let assignee = self.assignee(&accepted, caller).await?;
-        let kind = task
-            .kind
-            .parse()
-            .map_err(|_| Reject::no_plugin("test", &task.kind))?;
         let mut new = NewTask::new(kind, Origin::Pscheduler, spec_for_agent(&task));
         let start = match schedule.start {
             Start::At(start) if task.schedule.start_named => Some(stamp(start).seconds()),
