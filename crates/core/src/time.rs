@@ -91,6 +91,11 @@ pub fn saturating_add(time: Timestamp, duration: SignedDuration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
+/// `time - duration`, at the earliest the first time there is.
+pub fn saturating_sub(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.saturating_sub(duration).unwrap_or(Timestamp::MIN)
+}
+
 fn short_form(text: &str) -> Option<Option<SignedDuration>> {
     let unit = text.chars().last()?;
     let seconds: i64 = match unit {

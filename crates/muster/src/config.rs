@@ -45,6 +45,10 @@ pub(crate) struct Config {
     pub(crate) egress_allow: Vec<IpNet>,
     /// Networks without the limits per address.
     pub(crate) limits_exempt: Vec<IpNet>,
+    /// How long ended runs are kept; `None`: for ever.
+    pub(crate) retain_runs: Option<SignedDuration>,
+    /// How long values are kept; `None`: for ever.
+    pub(crate) retain_values: Option<SignedDuration>,
     /// Keys of Zabbix peers, by identity.
     pub(crate) zabbix_psk: Vec<(String, PskKey)>,
 }
@@ -98,6 +102,8 @@ const KEYS: &[(&str, &str, Shape)] = &[
     ("listen", "teeths", Shape::Text),
     ("listen", "zabbix", Shape::Text),
     ("pscheduler", "open", Shape::Flag),
+    ("retain", "runs", Shape::Text),
+    ("retain", "values", Shape::Text),
     ("teeth", "bridge", Shape::Flag),
     ("teeth", "idle_without_ping", Shape::Text),
     ("zabbix", "psk", Shape::List),
@@ -226,6 +232,8 @@ impl Config {
             pscheduler_open: flag(given, ("pscheduler", "open")),
             egress_allow: networks(given, ("egress", "allow"))?,
             limits_exempt: networks(given, ("limits", "exempt"))?,
+            retain_runs: parsed(given, ("retain", "runs"), kept_for)?.flatten(),
+            retain_values: parsed(given, ("retain", "values"), kept_for)?.flatten(),
             zabbix_psk: listed(given, ("zabbix", "psk"), psk)?,
         };
         config.check(given)?;
@@ -287,6 +295,20 @@ impl Config {
     fn plain_listeners(&self) -> [(&'static str, ListenSpec); 2] {
         [("http", self.listen.http), ("teeth", self.listen.teeth)]
     }
+}
+
+/// How long something is kept: a length of at least a day, or `off` for as long as the database.
+fn kept_for(text: &str) -> Result<Option<SignedDuration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let keep = parse_duration(text).map_err(|error| error.to_string())?;
+    if keep < SignedDuration::from_hours(24) {
+        return Err(format!(
+            "`{text}` is less than a day; `off` keeps everything"
+        ));
+    }
+    Ok(Some(keep))
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -470,6 +492,8 @@ fn command_line(args: &ConfigArgs) -> AllGiven {
         (("listen", "teeths"), text(&args.listen_teeths)),
         (("listen", "zabbix"), text(&args.listen_zabbix)),
         (("pscheduler", "open"), flag(args.pscheduler_open)),
+        (("retain", "runs"), text(&args.retain_runs)),
+        (("retain", "values"), text(&args.retain_values)),
         (("teeth", "bridge"), flag(args.teeth_bridge)),
         (
             ("teeth", "idle_without_ping"),
@@ -626,6 +650,9 @@ mod tests {
             addresses = ["10.0.0.0/8", "192.0.2.1"]
             [fusion]
             contact_interval = "PT5M"
+            [retain]
+            runs = "90d"
+            values = "off"
             [teeth]
             bridge = false
             idle_without_ping = "keepalive"
@@ -642,6 +669,11 @@ mod tests {
         assert_eq!(config.enrol_policy, EnrolPolicy::Key);
         assert_eq!(config.enrol_addresses.len(), 2);
         assert_eq!(config.contact_interval, SignedDuration::from_mins(5));
+        assert_eq!(
+            config.retain_runs,
+            Some(SignedDuration::from_hours(24 * 90))
+        );
+        assert_eq!(config.retain_values, None);
         assert!(!config.teeth_close_without_ping && config.pscheduler_open);
         assert_eq!(config.egress_allow[0].to_string(), "10.1.0.0/16");
         assert_eq!(config.listen.teeth, ListenSpec::Off);
@@ -728,6 +760,10 @@ mod tests {
             (
                 "[enrol]\naddresses = [\"10.0.0.0/33\"]\n",
                 "`10.0.0.0/33` is no network",
+            ),
+            (
+                "[retain]\nvalues = \"12h\"\n",
+                "less than a day; `off` keeps everything",
             ),
             (
                 "[fusion]\ncontact_interval = \"soon\"\n",

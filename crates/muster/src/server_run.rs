@@ -258,6 +258,8 @@ async fn open_control(
         pscheduler_open: config.pscheduler_open,
         teeth_close_without_ping: config.teeth_close_without_ping,
         insecure: config.listen.insecure,
+        retain_runs: config.retain_runs,
+        retain_values: config.retain_values,
     };
     let control = Control::open(store, sealer, settings, clock, entropy).await;
     control.map_err(|error| control_error(&error))

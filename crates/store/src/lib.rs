@@ -34,5 +34,5 @@ pub use idset::{IdSet, IdSetError};
 pub use migrate::{SchemaError, SchemaState};
 pub use samples::{Accepted, Batch, IngestError, Last, Samples, Span};
 pub use spool::Spool;
-pub use sql::{Change, Engine, Row, Tx, Value};
-pub use store::{Store, StoreUrl};
+pub use sql::{Engine, Row, Tx, Value};
+pub use store::{Bell, Store, StoreUrl, Topics};

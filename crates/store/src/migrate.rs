@@ -70,6 +70,11 @@ pub(crate) const SERVER: &[Migration] = &[
         include_str!("../migrations/002_samples.sqlite.sql"),
         include_str!("../migrations/002_samples.postgres.sql"),
     ),
+    Migration::both(
+        5,
+        "retention",
+        include_str!("../migrations/005_retention.sql"),
+    ),
 ];
 
 /// The schema of an agent's spool.

@@ -294,6 +294,23 @@ pub fn latest(tx: &mut Tx<'_>) -> Result<Latest, StoreError> {
     })
 }
 
+/// Drops runs that ended before `before`, the earliest first and at most `limit`, with their results and their
+/// moves; answers how many.
+pub fn forget_ended(tx: &mut Tx<'_>, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let rows = tx.query(
+        "DELETE FROM runs WHERE state = 'ended' AND id IN (\
+         SELECT id FROM runs WHERE state = 'ended' AND end_at < $1 ORDER BY end_at LIMIT $2) \
+         RETURNING id",
+        params![before, limit],
+    )?;
+    for row in &rows {
+        let id = row.text("id")?;
+        tx.execute("DELETE FROM run_parts WHERE run = $1", params![id])?;
+        tx.execute("DELETE FROM run_events WHERE run = $1", params![id])?;
+    }
+    Ok(rows.len() as u64)
+}
+
 /// How many runs are in each state, `ended` by the way they ended.
 pub fn counts(tx: &mut Tx<'_>) -> Result<Vec<(String, i64)>, StoreError> {
     let rows = tx.query(

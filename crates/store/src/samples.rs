@@ -308,19 +308,26 @@ impl Samples {
             .await
     }
 
-    /// Drops what arrived on days before `before`, and forgets sessions not heard of since. The newest value
-    /// of each item stays.
+    /// Drops what arrived on days before the one of `before`, and forgets sessions not heard of since. The
+    /// newest value of each item stays. Answers how many periods (PostgreSQL) or blocks (SQLite) went.
     ///
     /// # Errors
     /// [`StoreError`]; then some of it may be dropped already, and the rest is next time.
     pub async fn retain(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.settle().await?;
         let period = period_of(before);
-        let dropped = self
-            .shared
-            .store
-            .write(move |tx| read::drop_before(tx, period))
-            .await?;
+        let mut dropped = 0;
+        loop {
+            let step = self
+                .shared
+                .store
+                .write(move |tx| read::drop_before(tx, period, DROP_BLOCKS))
+                .await?;
+            dropped += step;
+            if step < DROP_BLOCKS.unsigned_abs() {
+                break;
+            }
+        }
         self.shared
             .store
             .write(move |tx| read::forget_sessions(tx, before))
@@ -362,6 +369,9 @@ impl Samples {
         self.shared.store.read(read::stats).await
     }
 }
+
+/// Blocks dropped in one transaction: some 8 MiB, so that uploads wait for milliseconds.
+const DROP_BLOCKS: i64 = 500;
 
 /// Items written down at once outside of a group.
 const SETTLE_ITEMS: usize = 2000;

@@ -8,15 +8,22 @@
 //! A `postgres::Client` drives a runtime of its own: used or dropped on an asynchronous thread it panics.
 //! Clients are therefore made, used and ended on blocking threads only.
 
+mod bell;
+mod pool;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 
 use crate::error::{EngineError, StoreError};
-use crate::sql::{Change, Engine, PgConn, Tx};
+use crate::sql::{Engine, Tx};
+
+use bell::Listener;
+pub use bell::{Bell, Topics};
+use pool::{Lent, PgPool, Slots};
 
 /// Which database to open.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,7 +95,8 @@ struct Inner {
     url: StoreUrl,
     write_gate: Arc<Semaphore>,
     read_gate: Arc<Semaphore>,
-    changes: broadcast::Sender<Change>,
+    /// Who hears of what other processes change, on PostgreSQL.
+    listener: Arc<Listener>,
     #[cfg(any(test, feature = "testing"))]
     faults: Arc<crate::testing::Faults>,
 }
@@ -112,12 +120,8 @@ const POSTGRES_WRITERS: usize = 6;
 const POSTGRES_READERS: usize = 4;
 /// How long SQLite waits for another process (a `server check`, a backup) to let go of the file.
 const SQLITE_BUSY: Duration = Duration::from_secs(10);
-/// How long a connection to PostgreSQL may take.
-const POSTGRES_CONNECT: Duration = Duration::from_secs(10);
 /// How often a transaction that lost a conflict is run again before its error is passed on.
 const ATTEMPTS_MAX: u32 = 10;
-/// Changes kept for a listener that is behind; one that is further behind is told so and looks at everything.
-const CHANGES_KEPT: usize = 1024;
 
 impl Store {
     /// Opens a database; the schema is not touched ([`Store::migrate`] does that).
@@ -152,7 +156,7 @@ impl Store {
                 }
             }
             StoreUrl::Postgres(text) => {
-                let pool = PgPool::new(text)
+                let pool = PgPool::new(text, POSTGRES_WRITERS + POSTGRES_READERS)
                     .map_err(|source| open_error(&url, EngineError::Postgres(source)))?;
                 let conn = pool
                     .connect()
@@ -172,7 +176,7 @@ impl Store {
                 url,
                 write_gate: Arc::new(Semaphore::new(writers)),
                 read_gate: Arc::new(Semaphore::new(readers)),
-                changes: broadcast::Sender::new(CHANGES_KEPT),
+                listener: Arc::default(),
                 #[cfg(any(test, feature = "testing"))]
                 faults: Arc::default(),
             }),
@@ -313,11 +317,7 @@ impl Store {
                         }
                     },
                 };
-                let mut lent = Lent {
-                    slots: readers,
-                    conn: Some(conn),
-                    clean: false,
-                };
+                let mut lent = Lent::new(readers, Some(conn));
                 let outcome = self.run(Tx::sqlite(lent.conn()), "BEGIN", &mut work).0;
                 lent.give_back();
                 outcome
@@ -334,11 +334,30 @@ impl Store {
         }
     }
 
-    /// Tells what committed transactions announced, in this process. A listener that is told it lagged
-    /// looks at everything; whoever waits also looks now and then, as other replicas are not heard here.
+    /// Tells other processes on the same database that something committed may concern them. A hint that may
+    /// be lost: whoever waits also looks now and then. With SQLite there are no others, and nothing is done.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn tell(&self, topics: Topics) -> Result<(), StoreError> {
+        match self.inner.backend {
+            Backend::Memory(_) | Backend::Sqlite { .. } => Ok(()),
+            Backend::Postgres(_) => {
+                let payload = self.inner.listener.payload(topics);
+                self.write(move |tx| bell::notify(tx, &payload)).await
+            }
+        }
+    }
+
+    /// Rings whenever another process on the same database told something, and once for everything whenever
+    /// something may have been missed. It goes on for as long as the answer is kept. `None` with SQLite,
+    /// where there are no others.
     #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
-        self.inner.changes.subscribe()
+    pub fn hear(&self) -> Option<Arc<Bell>> {
+        match &self.inner.backend {
+            Backend::Memory(_) | Backend::Sqlite { .. } => None,
+            Backend::Postgres(pool) => Some(self.inner.listener.start(pool.config().clone())),
+        }
     }
 
     /// Where tests let transactions of this store fail.
@@ -370,12 +389,7 @@ impl Store {
         };
         match outcome {
             Ok(value) => match tx.batch("COMMIT").and_then(|()| tx.strike("committed")) {
-                Ok(()) => {
-                    for change in tx.take_changes() {
-                        let _ = self.inner.changes.send(change);
-                    }
-                    (Ok(value), false)
-                }
+                Ok(()) => (Ok(value), false),
                 Err(error) => {
                     let transient = error.is_transient();
                     let _ = tx.batch("ROLLBACK");
@@ -464,553 +478,4 @@ fn set_up_sqlite(conn: &Connection, in_file: bool) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.set_prepared_statement_cache_capacity(256);
     Ok(())
-}
-
-/// A bounded set of connections: `take` waits for a free slot; `None` means the slot is free but empty, so
-/// that the caller connects.
-struct Slots<C> {
-    state: Mutex<SlotState<C>>,
-    freed: Condvar,
-    size: usize,
-}
-
-struct SlotState<C> {
-    idle: Vec<C>,
-    lent: usize,
-}
-
-impl<C> Slots<C> {
-    fn new(size: usize) -> Self {
-        Self {
-            state: Mutex::new(SlotState {
-                idle: Vec::new(),
-                lent: 0,
-            }),
-            freed: Condvar::new(),
-            size,
-        }
-    }
-
-    fn take(&self) -> Option<C> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self
-            .freed
-            .wait_while(state, |state| state.lent >= self.size)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.lent += 1;
-        state.idle.pop()
-    }
-
-    /// A connection from outside of any slot, for later.
-    fn put(&self, conn: C) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .idle
-            .push(conn);
-    }
-
-    fn restore(&self, conn: C) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.lent = state.lent.saturating_sub(1);
-        state.idle.push(conn);
-        self.freed.notify_one();
-    }
-
-    fn discard(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.lent = state.lent.saturating_sub(1);
-        self.freed.notify_one();
-    }
-}
-
-/// A connection on loan. One that is dropped without `give_back` (a panic) is closed, which rolls back.
-struct Lent<'p, C> {
-    slots: &'p Slots<C>,
-    conn: Option<C>,
-    clean: bool,
-}
-
-impl<C> Lent<'_, C> {
-    #[expect(
-        clippy::expect_used,
-        reason = "the connection is there until the loan ends"
-    )]
-    fn conn(&mut self) -> &mut C {
-        self.conn.as_mut().expect("connection on loan")
-    }
-
-    fn give_back(&mut self) {
-        self.clean = true;
-    }
-}
-
-impl<C> Drop for Lent<'_, C> {
-    fn drop(&mut self) {
-        match self.conn.take() {
-            Some(conn) if self.clean => self.slots.restore(conn),
-            dirty => {
-                drop(dirty);
-                self.slots.discard();
-            }
-        }
-    }
-}
-
-struct PgPool {
-    config: postgres::Config,
-    slots: Slots<PgConn>,
-}
-
-impl PgPool {
-    fn new(url: &str) -> Result<Self, postgres::Error> {
-        let mut config: postgres::Config = url.parse()?;
-        config.application_name("muster");
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(POSTGRES_CONNECT);
-        }
-        Ok(Self {
-            config,
-            slots: Slots::new(POSTGRES_WRITERS + POSTGRES_READERS),
-        })
-    }
-
-    fn connect(&self) -> Result<PgConn, postgres::Error> {
-        let mut client = self.config.connect(postgres::NoTls)?;
-        client.batch_execute(POSTGRES_SESSION)?;
-        Ok(PgConn::new(client))
-    }
-
-    fn checkout(&self) -> Result<Lent<'_, PgConn>, EngineError> {
-        let idle = self.slots.take().filter(|conn| !conn.is_closed());
-        let mut lent = Lent {
-            slots: &self.slots,
-            conn: idle,
-            clean: false,
-        };
-        if let Some(conn) = &mut lent.conn {
-            // A server that was restarted meanwhile shows only when it is spoken to.
-            if conn.batch("").is_err() {
-                lent.conn = None;
-            }
-        }
-        if lent.conn.is_none() {
-            lent.conn = Some(self.connect().map_err(EngineError::Postgres)?);
-        }
-        Ok(lent)
-    }
-}
-
-/// An acknowledged commit is durable whatever the server's default is; a client that hangs in a transaction
-/// does not hold its locks for ever.
-const POSTGRES_SESSION: &str = "SET synchronous_commit = on; \
-     SET idle_in_transaction_session_timeout = '60s'; \
-     SET lock_timeout = '30s'; \
-     SET client_min_messages = warning";
-
-impl Drop for PgPool {
-    fn drop(&mut self) {
-        let state = self
-            .slots
-            .state
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        let idle = std::mem::take(&mut state.idle);
-        if !idle.is_empty() {
-            let ended = std::thread::spawn(move || drop(idle)).join();
-            debug_assert!(ended.is_ok());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{for_each_bare_store, for_each_durable_url};
-    use crate::{Value, params};
-
-    async fn table(store: &Store) {
-        store
-            .write(|tx| {
-                tx.batch(
-                    "CREATE TABLE cell (k BIGINT PRIMARY KEY, t TEXT, r DOUBLE PRECISION, b BYTEA)",
-                )
-            })
-            .await
-            .unwrap();
-    }
-
-    async fn keys(store: &Store) -> Vec<i64> {
-        store
-            .read(|tx| {
-                tx.query("SELECT k FROM cell ORDER BY k", &[])?
-                    .iter()
-                    .map(|row| row.int("k"))
-                    .collect()
-            })
-            .await
-            .unwrap()
-    }
-
-    fn insert(tx: &mut Tx<'_>, k: i64) -> Result<u64, StoreError> {
-        tx.execute("INSERT INTO cell (k) VALUES ($1)", params![k])
-    }
-
-    #[test]
-    fn urls_are_told_apart_and_hide_passwords() {
-        let cases = [
-            (
-                "postgres://muster:hunter2@db:5433/fleet",
-                Some("postgres://db:5433/fleet"),
-            ),
-            ("postgresql://muster@db", Some("postgres://db:5432/muster")),
-            (
-                "sqlite:/var/lib/muster/muster.db",
-                Some("sqlite:/var/lib/muster/muster.db"),
-            ),
-            ("memory:", Some("memory:")),
-            ("sqlite:", None),
-            ("mysql://db", None),
-        ];
-        for (given, shown) in cases {
-            let url = StoreUrl::parse(given);
-            assert_eq!(
-                url.as_ref().map(ToString::to_string).as_deref(),
-                shown,
-                "{given}"
-            );
-            assert!(!format!("{url:?}").contains("hunter2"));
-        }
-    }
-
-    #[test]
-    fn values_come_back_as_they_went() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let rows = store
-                .write(|tx| {
-                    tx.execute(
-                        "INSERT INTO cell (b, t, r, k) VALUES ($4, $2, $3, $1)",
-                        params![
-                            i64::MIN,
-                            "Grüße 'n' $1 \u{1f600}",
-                            1.0e-300,
-                            vec![0u8, 255, 7]
-                        ],
-                    )?;
-                    tx.execute(
-                        "INSERT INTO cell (k, t, r, b) VALUES ($1, $2, $3, $4)",
-                        params![i64::MAX, Value::Null, None::<f64>, None::<Vec<u8>>],
-                    )?;
-                    tx.query("SELECT k, t, r, b FROM cell ORDER BY k", &[])
-                })
-                .await
-                .unwrap();
-            let [low, high] = &rows[..] else {
-                panic!("{rows:?}")
-            };
-            assert_eq!(low.int("k").unwrap(), i64::MIN);
-            assert_eq!(low.text("t").unwrap(), "Grüße 'n' $1 \u{1f600}");
-            assert_eq!(low.real("r").unwrap(), 1.0e-300);
-            assert_eq!(low.bytes("b").unwrap(), [0, 255, 7]);
-            assert_eq!(high.int("k").unwrap(), i64::MAX);
-            assert_eq!(high.opt_text("t").unwrap(), None);
-            assert_eq!(high.opt_real("r").unwrap(), None);
-            assert_eq!(high.opt_bytes("b").unwrap(), None);
-        });
-    }
-
-    #[test]
-    fn a_senseless_cell_names_table_column_and_key() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let row = store
-                .write(|tx| {
-                    tx.execute("INSERT INTO cell (k, t) VALUES (7, 'x')", &[])?;
-                    tx.query_one("SELECT k, t, r FROM cell", &[])
-                })
-                .await
-                .unwrap();
-            let outcomes = [
-                ("t", row.int("t").map(drop)),
-                ("t", row.uuid("t").map(drop)),
-                ("k", row.bool("k").map(drop)),
-                ("k", row.text("k").map(drop)),
-                ("r", row.real("r").map(drop)),
-                ("b", row.value("b").map(drop)),
-                ("k", row.bytes("k").map(drop)),
-            ];
-            for (place, outcome) in outcomes {
-                match outcome {
-                    Err(StoreError::Inconsistent { table, column, key }) => {
-                        assert_eq!((&*table, &*column, &*key), ("cell", place, "7"));
-                    }
-                    other => panic!("{place}: {other:?}"),
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn an_error_undoes_the_transaction() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let failed: Result<(), _> = store
-                .write(|tx| {
-                    insert(tx, 1)?;
-                    tx.announce("cell", 1);
-                    Err(StoreError::Conflict {
-                        what: "cell".into(),
-                    })
-                })
-                .await;
-            assert!(matches!(failed, Err(StoreError::Conflict { .. })));
-            assert_eq!(keys(&store).await, []);
-        });
-    }
-
-    #[test]
-    fn a_swallowed_error_keeps_nothing() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let swallowed = store
-                .write(|tx| {
-                    insert(tx, 1)?;
-                    let twice = insert(tx, 1);
-                    assert!(twice.is_err_and(|e| e.is_unique_violation() && !e.is_transient()));
-                    Ok(())
-                })
-                .await;
-            assert!(
-                matches!(swallowed, Err(StoreError::Poisoned)),
-                "{swallowed:?}"
-            );
-            assert_eq!(keys(&store).await, []);
-        });
-    }
-
-    #[test]
-    fn a_savepoint_fails_alone() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let mut heard = store.changes();
-            store
-                .write(|tx| {
-                    insert(tx, 1)?;
-                    let part = tx.savepoint(|tx| {
-                        insert(tx, 2)?;
-                        tx.announce("cell", 2);
-                        insert(tx, 1)
-                    });
-                    assert!(part.is_err());
-                    let swallowing = tx.savepoint(|tx| {
-                        insert(tx, 3)?;
-                        let _ = insert(tx, 1);
-                        Ok(())
-                    });
-                    assert!(matches!(swallowing, Err(StoreError::Poisoned)));
-                    tx.savepoint(|tx| {
-                        tx.savepoint(|tx| insert(tx, 4))?;
-                        tx.announce("cell", 5);
-                        insert(tx, 5)
-                    })?;
-                    Ok(())
-                })
-                .await
-                .unwrap();
-            assert_eq!(keys(&store).await, [1, 4, 5]);
-            assert_eq!(
-                heard.try_recv().unwrap(),
-                Change {
-                    topic: "cell".into(),
-                    key: "5".into()
-                }
-            );
-            assert!(heard.try_recv().is_err());
-        });
-    }
-
-    #[test]
-    fn a_reader_cannot_write_and_the_next_writer_can() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            assert!(store.read(|tx| insert(tx, 1)).await.is_err());
-            store.write(|tx| insert(tx, 2)).await.unwrap();
-            assert_eq!(keys(&store).await, [2]);
-        });
-    }
-
-    #[test]
-    fn a_panic_is_the_callers_and_the_store_goes_on() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            let doomed = store.clone();
-            let panicked = tokio::spawn(async move {
-                doomed
-                    .write(|tx| -> Result<(), StoreError> {
-                        insert(tx, 1)?;
-                        panic!("on purpose")
-                    })
-                    .await
-            })
-            .await;
-            assert!(panicked.is_err_and(|e| e.is_panic()));
-            store.write(|tx| insert(tx, 2)).await.unwrap();
-            let doomed = store.clone();
-            let panicked = tokio::spawn(async move {
-                let read = |_: &mut Tx<'_>| -> Result<(), StoreError> { panic!("on purpose") };
-                doomed.read(read).await
-            })
-            .await;
-            assert!(panicked.is_err_and(|e| e.is_panic()));
-            store.write(|tx| insert(tx, 3)).await.unwrap();
-            assert_eq!(keys(&store).await, [2, 3]);
-        });
-    }
-
-    #[test]
-    fn many_writers_at_once_lose_no_update() {
-        for_each_bare_store(|store| async move {
-            table(&store).await;
-            store.write(|tx| insert(tx, 0)).await.unwrap();
-            let mut tasks = Vec::new();
-            for _ in 0..20 {
-                let store = store.clone();
-                tasks.push(tokio::spawn(async move {
-                    store
-                        .write(|tx| {
-                            tx.execute("UPDATE cell SET r = COALESCE(r, 0) + 1 WHERE k = 0", &[])
-                        })
-                        .await
-                }));
-            }
-            for task in tasks {
-                assert_eq!(task.await.unwrap().unwrap(), 1);
-            }
-            let sum = store
-                .read(|tx| tx.query_one("SELECT r FROM cell", &[])?.real("r"))
-                .await;
-            assert_eq!(sum.unwrap(), 20.0);
-        });
-    }
-
-    /// Two transactions that lock two rows in opposite order: PostgreSQL ends one of them, and `write`
-    /// runs it again. On SQLite the second simply waits.
-    #[test]
-    fn a_deadlock_is_run_again() {
-        for_each_durable_url(|url| {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let store = Store::open(url).await.unwrap();
-                table(&store).await;
-                store
-                    .write(|tx| insert(tx, 1).and_then(|_| insert(tx, 2)))
-                    .await
-                    .unwrap();
-                let meet = Arc::new(std::sync::Barrier::new(2));
-                let wait = store.engine() == Engine::Postgres;
-                let mut tasks = Vec::new();
-                for (first, second) in [(1, 2), (2, 1)] {
-                    let (store, meet) = (store.clone(), Arc::clone(&meet));
-                    tasks.push(tokio::spawn(async move {
-                        let mut first_time = true;
-                        store
-                            .write(move |tx| {
-                                let add = "UPDATE cell SET r = COALESCE(r, 0) + 1 WHERE k = $1";
-                                tx.execute(add, params![first])?;
-                                if std::mem::take(&mut first_time) && wait {
-                                    meet.wait();
-                                }
-                                tx.execute(add, params![second])
-                            })
-                            .await
-                    }));
-                }
-                for task in tasks {
-                    assert_eq!(task.await.unwrap().unwrap(), 1);
-                }
-                let sum = store
-                    .read(|tx| tx.query_one("SELECT SUM(k) AS k, SUM(r) AS r FROM cell", &[]))
-                    .await
-                    .unwrap();
-                assert_eq!(sum.int("k").unwrap(), 3);
-                assert_eq!(sum.real("r").unwrap(), 4.0);
-            });
-        });
-    }
-
-    #[test]
-    fn a_file_keeps_what_was_committed_and_is_private() {
-        use std::os::unix::fs::PermissionsExt as _;
-        for_each_durable_url(|url| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let store = Store::open(url.clone()).await.unwrap();
-                table(&store).await;
-                store.write(|tx| insert(tx, 1)).await.unwrap();
-                drop(store);
-                let store = Store::open(url.clone()).await.unwrap();
-                assert_eq!(keys(&store).await, [1]);
-                if let StoreUrl::Sqlite(path) = &url {
-                    let mode = std::fs::metadata(path).unwrap().permissions().mode();
-                    assert_eq!(mode & 0o777, 0o600);
-                }
-            });
-        });
-    }
-
-    /// A database server that was restarted, or that cut idle connections: the next transaction works.
-    #[test]
-    fn lost_connections_are_replaced() {
-        for_each_durable_url(|url| {
-            if !matches!(url, StoreUrl::Postgres(_)) {
-                return;
-            }
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let store = Store::open(url.clone()).await.unwrap();
-                let other = Store::open(url).await.unwrap();
-                table(&store).await;
-                for k in 0..3 {
-                    other.write(move |tx| insert(tx, k)).await.unwrap();
-                    let pid = other
-                        .read(|tx| tx.query_one("SELECT pg_backend_pid() AS pid", &[])?.int("pid"))
-                        .await
-                        .unwrap();
-                    let ended = store
-                        .write(move |tx| {
-                            tx.query_one(
-                                "SELECT pg_terminate_backend(CAST(CAST($1 AS BIGINT) AS INT), 5000) AS ended",
-                                params![pid],
-                            )?
-                            .bool("ended")
-                        })
-                        .await
-                        .unwrap();
-                    assert!(ended);
-                }
-                assert_eq!(keys(&other).await, [0, 1, 2]);
-            });
-        });
-    }
-
-    #[test]
-    fn what_cannot_be_opened_says_what_and_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let nowhere = StoreUrl::Sqlite(dir.path().join("no/such/dir/muster.db"));
-        let nobody = StoreUrl::Postgres("postgres://u:hunter2@127.0.0.1:1/x".into());
-        for (url, shown) in [(nowhere, "no/such/dir"), (nobody, "127.0.0.1:1/x")] {
-            let error = Store::open_blocking(url).unwrap_err();
-            assert!(error.to_string().contains(shown), "{error}");
-            assert!(error.is_unavailable());
-            assert!(!format!("{error:?}").contains("hunter2"));
-        }
-    }
 }

@@ -204,3 +204,24 @@ fn read(tx: &mut Tx<'_>, row: &Row) -> Result<StoredTask, StoreError> {
 pub(crate) fn micros(duration: SignedDuration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
+
+/// Drops tasks made before `before` that are not active and have no run left, the oldest first and at most
+/// `limit`, with what was decided about them; answers how many.
+pub fn forget_done(tx: &mut Tx<'_>, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let rows = tx.query(
+        "DELETE FROM tasks WHERE state <> 'active' AND id IN (\
+         SELECT id FROM tasks WHERE state <> 'active' AND created < $1 \
+         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.task = tasks.id) ORDER BY created LIMIT $2) \
+         RETURNING id",
+        params![before, limit],
+    )?;
+    for row in &rows {
+        let id = row.text("id")?;
+        tx.execute("DELETE FROM task_agents WHERE task = $1", params![id])?;
+        tx.execute(
+            "DELETE FROM decisions WHERE subject = $1",
+            params![format!("task:{id}")],
+        )?;
+    }
+    Ok(rows.len() as u64)
+}

@@ -272,6 +272,22 @@ pub(crate) struct ConfigArgs {
         hide_env_values = true
     )]
     pub(crate) limits_exempt: Option<Vec<String>>,
+    /// How long ended runs are kept, with tasks that are done: a day or more, or off
+    #[arg(
+        long,
+        value_name = "DUR",
+        env = "MUSTER_RETAIN_RUNS",
+        hide_env_values = true
+    )]
+    pub(crate) retain_runs: Option<String>,
+    /// How long values are kept: a day or more, or off
+    #[arg(
+        long,
+        value_name = "DUR",
+        env = "MUSTER_RETAIN_VALUES",
+        hide_env_values = true
+    )]
+    pub(crate) retain_values: Option<String>,
     /// Keys of Zabbix peers, each IDENTITY=FILE with the key in hex; needs the feature `psk`
     #[arg(
         long,

@@ -180,7 +180,7 @@ impl Control {
                 Ok(Ok(host))
             })
             .await??;
-        self.reload_items().await?;
+        self.items_changed().await?;
         Ok(host)
     }
 
@@ -273,7 +273,7 @@ impl Control {
                 Ok(Ok(item))
             })
             .await??;
-        self.reload_items().await?;
+        self.items_changed().await?;
         Ok(item)
     }
 }

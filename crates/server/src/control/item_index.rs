@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use ipnet::IpNet;
 use muster_core::AgentId;
 use muster_core::sample::{ItemType, ValueType};
-use muster_store::hosts;
+use muster_store::{Topics, hosts};
 
 use super::Control;
 use super::error::Result;
@@ -88,6 +88,13 @@ impl Control {
         } else {
             self.reload_items().await
         }
+    }
+
+    /// Reads the items again after they were changed here, and lets other replicas do the same.
+    pub(super) async fn items_changed(&self) -> Result<()> {
+        self.reload_items().await?;
+        self.inner.outbox.ring(Topics::ITEMS);
+        Ok(())
     }
 
     pub(super) async fn reload_items(&self) -> Result<()> {

@@ -14,6 +14,7 @@ mod identity;
 mod item_index;
 mod lookup;
 mod refusals;
+mod relay;
 mod values;
 pub(crate) mod work;
 
@@ -24,9 +25,9 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::{AgentId, RunId};
 use muster_net::{Clock, Entropy};
-use muster_store::Store;
 use muster_store::samples::{Limits as IngestLimits, Samples};
 use muster_store::sealed::Sealer;
+use muster_store::{Bell, Store, Topics};
 use rand_chacha::ChaCha20Rng;
 
 pub use changes::Changes;
@@ -67,6 +68,10 @@ pub struct Settings {
     pub teeth_close_without_ping: bool,
     /// Whether plain listeners may be reached from elsewhere.
     pub insecure: bool,
+    /// How long ended runs and what is done are kept; `None`: for ever.
+    pub retain_runs: Option<SignedDuration>,
+    /// How long values are kept after their arrival, in whole days; `None`: for ever.
+    pub retain_values: Option<SignedDuration>,
 }
 
 impl Default for Settings {
@@ -78,6 +83,8 @@ impl Default for Settings {
             pscheduler_open: false,
             teeth_close_without_ping: true,
             insecure: false,
+            retain_runs: None,
+            retain_values: None,
         }
     }
 }
@@ -103,6 +110,8 @@ struct Inner {
     work: changes::Signal,
     /// Counts changes of runs; long polls watch it.
     runs: changes::Signal,
+    /// What other replicas are to be told.
+    outbox: Bell,
     started: Timestamp,
 }
 
@@ -134,6 +143,7 @@ impl Control {
                 sessions: Mutex::default(),
                 work: changes::Signal::default(),
                 runs: changes::Signal::default(),
+                outbox: Bell::default(),
                 started,
             }),
         };
@@ -161,9 +171,10 @@ impl Control {
         self.inner.started
     }
 
-    /// Wakes whoever waits for work to become due.
+    /// Wakes whoever waits for work to become due, here and in other replicas.
     pub fn nudge_work(&self) {
         self.inner.work.changed();
+        self.inner.outbox.ring(Topics::WORK);
     }
 
     /// A watch that changes when work may have become due.
@@ -171,8 +182,8 @@ impl Control {
         self.inner.work.listen()
     }
 
-    /// A watch that changes when a run has moved in this process. Who waits looks now and then as
-    /// well: other replicas are not heard here.
+    /// A watch that changes when a run has moved. Who waits looks now and then as well: what another
+    /// replica did is only a hint that may be lost.
     pub fn run_changes(&self) -> Changes {
         self.inner.runs.listen()
     }
@@ -180,7 +191,7 @@ impl Control {
     /// Notes that a lasting connection of an agent is open, until the guard is dropped.
     pub fn session_opened(&self, agent: AgentId) -> SessionGuard {
         *lock(&self.inner.sessions).entry(agent).or_insert(0) += 1;
-        self.nudge_work();
+        self.inner.work.changed();
         SessionGuard {
             control: self.clone(),
             agent,
@@ -192,9 +203,10 @@ impl Control {
         lock(&self.inner.sessions).contains_key(&agent)
     }
 
-    /// Wakes whoever waits for a run to move.
+    /// Wakes whoever waits for a run to move, here and in other replicas.
     pub(crate) fn run_moved(&self) {
         self.inner.runs.changed();
+        self.inner.outbox.ring(Topics::RUNS);
     }
 
     fn now(&self) -> Timestamp {

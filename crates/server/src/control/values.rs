@@ -133,10 +133,20 @@ impl Control {
             .await?)
     }
 
-    /// Writes down newest values that only young blocks hold, and lets go of what is older than
-    /// `keep_from`.
+    /// Writes down newest values that only young blocks hold.
     pub(crate) async fn settle_values(&self) -> Result<(), StoreError> {
         self.inner.values.settle().await
+    }
+
+    /// Drops values that the configuration no longer keeps; the newest of each item stays.
+    pub(crate) async fn drop_values(&self) -> Result<u64, StoreError> {
+        match self.settings().retain_values {
+            Some(keep) => {
+                let before = muster_core::time::saturating_sub(self.now(), keep);
+                self.inner.values.retain(before).await
+            }
+            None => Ok(0),
+        }
     }
 }
 

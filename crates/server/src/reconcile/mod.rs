@@ -86,7 +86,7 @@ const SCHEDULE_EVERY: Duration = Duration::from_secs(2);
 const LAPSE_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Starts every reconciler; they stop when `cancel` says so.
+/// Starts every reconciler, and the word between replicas; they stop when `cancel` says so.
 pub fn spawn_all(control: &Control, tracker: &TaskTracker, cancel: &CancellationToken) -> Statuses {
     let statuses = Statuses::default();
     let run = |name: &'static str, every: Duration, nudged: bool| {
@@ -108,6 +108,8 @@ pub fn spawn_all(control: &Control, tracker: &TaskTracker, cancel: &Cancellation
     run("schedule", SCHEDULE_EVERY, true);
     run("lapse", LAPSE_EVERY, false);
     run("retain", RETAIN_EVERY, false);
+    let (control, cancel) = (control.clone(), cancel.clone());
+    tracker.spawn(async move { cancel.run_until_cancelled(control.relay()).await });
     statuses
 }
 

@@ -235,12 +235,15 @@ fn partition_period(name: &str) -> Option<i64> {
     }
 }
 
-/// Drops the blocks of periods before `period`; answers how many periods (PostgreSQL) or blocks (SQLite).
-pub(super) fn drop_before(tx: &mut Tx<'_>, period: i64) -> Result<u64, StoreError> {
+/// Drops blocks of periods before `period`: on PostgreSQL whole periods, on SQLite at most `limit` blocks, for
+/// nothing else is written meanwhile. Answers how many of either.
+pub(super) fn drop_before(tx: &mut Tx<'_>, period: i64, limit: i64) -> Result<u64, StoreError> {
     let dropped = match tx.engine() {
         Engine::Sqlite => tx.execute(
-            "DELETE FROM sample_block WHERE period < $1",
-            params![period],
+            "DELETE FROM sample_block WHERE (period, writer, seq) IN (\
+             SELECT period, writer, seq FROM sample_block WHERE period < $1 \
+             ORDER BY period, writer, seq LIMIT $2)",
+            params![period, limit],
         )?,
         Engine::Postgres => {
             let rows = tx.query(
@@ -254,7 +257,8 @@ pub(super) fn drop_before(tx: &mut Tx<'_>, period: i64) -> Result<u64, StoreErro
             for row in rows {
                 let name = row.text("name")?;
                 if partition_period(name).is_some_and(|p| p < period) {
-                    tx.batch(&format!("DROP TABLE {name}"))?;
+                    // Another replica may have dropped it since.
+                    tx.batch(&format!("DROP TABLE IF EXISTS {name}"))?;
                     dropped += 1;
                 }
             }
