@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::agent::{UnknownWord, Wire};
+use crate::agent::Wire;
 use crate::id::{AgentId, HostId};
 use crate::sample::Monitoring;
+use crate::words;
 
 /// What one message says about one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,55 +34,21 @@ pub struct HostFacts {
     pub device_type: Option<String>,
 }
 
-/// What kind of telling a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SourceKind {
-    /// Seen on the network.
-    Discovery,
-    /// Told by itself.
-    Inventory,
-    /// Measured to or from.
-    Measurement,
-    /// Declared to be monitored, or sending values.
-    Monitoring,
-    /// Read by SNMP in depth.
-    Netinventory,
-    /// Installed or retired.
-    Provisioning,
-}
-
-impl SourceKind {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Discovery,
-        Self::Inventory,
-        Self::Measurement,
-        Self::Monitoring,
-        Self::Netinventory,
-        Self::Provisioning,
-    ];
-
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Discovery => "discovery",
-            Self::Inventory => "inventory",
-            Self::Measurement => "measurement",
-            Self::Monitoring => "monitoring",
-            Self::Netinventory => "netinventory",
-            Self::Provisioning => "provisioning",
-        }
-    }
-}
-
-impl FromStr for SourceKind {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.word() == text)
-            .ok_or_else(|| UnknownWord::new("source", text, &Self::ALL.map(Self::word)))
+words! {
+    /// What kind of telling a source is.
+    pub enum SourceKind("source") {
+        /// Seen on the network.
+        Discovery = "discovery",
+        /// Told by itself.
+        Inventory = "inventory",
+        /// Measured to or from.
+        Measurement = "measurement",
+        /// Declared to be monitored, or sending values.
+        Monitoring = "monitoring",
+        /// Read by SNMP in depth.
+        Netinventory = "netinventory",
+        /// Installed or retired.
+        Provisioning = "provisioning",
     }
 }
 

@@ -20,6 +20,7 @@ pub mod sample;
 pub mod schedule;
 pub mod task;
 pub mod time;
+mod word;
 
 pub use agent::{Agent, AgentState, Capability, Wire};
 pub use id::{AgentId, CredentialId, EnrolKeyId, HostId, ItemId, RunId, TaskId};
@@ -27,3 +28,4 @@ pub use kind::{ActionClass, Kind, SchedulingClass};
 pub use run::{End, EndKind, IllegalMove, Lease, Run, RunState, Window};
 pub use schedule::{Schedule, Start};
 pub use task::{Task, TaskState};
+pub use word::UnknownWord;

@@ -16,9 +16,9 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::UnknownWord;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::time::saturating_add;
+use crate::words;
 
 /// How long after its window a silent run is called overdue, and how much later than `start + slip`
 /// a run may still begin (pScheduler contract, section 6: straggle).
@@ -154,59 +154,23 @@ pub struct End {
     pub since: Option<Timestamp>,
 }
 
-/// The ways a run can end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EndKind {
-    /// A person or a peer called it off.
-    Cancelled,
-    /// The peer's time to live passed.
-    Expired,
-    /// The work was tried and did not come off.
-    Failed,
-    /// Nobody did it in time.
-    Missed,
-    /// Lost its place to a higher priority.
-    Preempted,
-    /// No common window, a participant down, a limit, a policy.
-    Refused,
-    /// The work is done.
-    Succeeded,
-}
-
-impl EndKind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Cancelled,
-        Self::Expired,
-        Self::Failed,
-        Self::Missed,
-        Self::Preempted,
-        Self::Refused,
-        Self::Succeeded,
-    ];
-
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-            Self::Failed => "failed",
-            Self::Missed => "missed",
-            Self::Preempted => "preempted",
-            Self::Refused => "refused",
-            Self::Succeeded => "succeeded",
-        }
-    }
-}
-
-impl FromStr for EndKind {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.word() == text)
-            .ok_or_else(|| UnknownWord::new("way to end", text, &Self::ALL.map(Self::word)))
+words! {
+    /// The ways a run can end.
+    pub enum EndKind("way to end") {
+        /// A person or a peer called it off.
+        Cancelled = "cancelled",
+        /// The peer's time to live passed.
+        Expired = "expired",
+        /// The work was tried and did not come off.
+        Failed = "failed",
+        /// Nobody did it in time.
+        Missed = "missed",
+        /// Lost its place to a higher priority.
+        Preempted = "preempted",
+        /// No common window, a participant down, a limit, a policy.
+        Refused = "refused",
+        /// The work is done.
+        Succeeded = "succeeded",
     }
 }
 

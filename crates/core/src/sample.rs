@@ -2,126 +2,51 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use jiff::SignedDuration;
 
-use crate::agent::UnknownWord;
 use crate::id::{AgentId, HostId, ItemId};
+use crate::words;
 
-/// What values of an item are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ValueType {
-    /// A double.
-    Float,
-    /// A character string of at most 255 characters.
-    String,
-    /// A line of a log, with where it came from.
-    Log,
-    /// An unsigned 64-bit number.
-    Unsigned,
-    /// A text of at most 64 KiB.
-    Text,
-}
-
-impl ValueType {
-    /// All of them, by the number Zabbix gives them (Zabbix contract, section 3.5).
-    pub const ALL: [Self; 5] = [
-        Self::Float,
-        Self::String,
-        Self::Log,
-        Self::Unsigned,
-        Self::Text,
-    ];
-
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Float => "float",
-            Self::String => "string",
-            Self::Log => "log",
-            Self::Unsigned => "unsigned",
-            Self::Text => "text",
-        }
+words! {
+    /// What values of an item are.
+    pub enum ValueType("value type") {
+        /// A double.
+        Float = "float",
+        /// A character string of at most 255 characters.
+        String = "string",
+        /// A line of a log, with where it came from.
+        Log = "log",
+        /// An unsigned 64-bit number.
+        Unsigned = "unsigned",
+        /// A text of at most 64 KiB.
+        Text = "text",
     }
 }
 
-impl FromStr for ValueType {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|value_type| value_type.word() == text)
-            .ok_or_else(|| UnknownWord::new("value type", text, &Self::ALL.map(Self::word)))
-    }
-}
-
-/// How values of an item are obtained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ItemType {
-    /// Polled from a Zabbix agent.
-    Agent,
-    /// Sent by an active Zabbix agent.
-    AgentActive,
-    /// Made of another item's value.
-    Dependent,
-    /// By a script of the proxy.
-    External,
-    /// By an HTTP request.
-    Http,
-    /// About the monitoring itself.
-    Internal,
-    /// By a script in the item.
-    Script,
-    /// ICMP and TCP checks.
-    Simple,
-    /// Polled by SNMP.
-    Snmp,
-    /// Sent by whoever may.
-    Trapper,
-}
-
-impl ItemType {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Agent,
-        Self::AgentActive,
-        Self::Dependent,
-        Self::External,
-        Self::Http,
-        Self::Internal,
-        Self::Script,
-        Self::Simple,
-        Self::Snmp,
-        Self::Trapper,
-    ];
-
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::AgentActive => "agent_active",
-            Self::Dependent => "dependent",
-            Self::External => "external",
-            Self::Http => "http",
-            Self::Internal => "internal",
-            Self::Script => "script",
-            Self::Simple => "simple",
-            Self::Snmp => "snmp",
-            Self::Trapper => "trapper",
-        }
-    }
-}
-
-impl FromStr for ItemType {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|item_type| item_type.word() == text)
-            .ok_or_else(|| UnknownWord::new("item type", text, &Self::ALL.map(Self::word)))
+words! {
+    /// How values of an item are obtained.
+    pub enum ItemType("item type") {
+        /// Polled from a Zabbix agent.
+        Agent = "agent",
+        /// Sent by an active Zabbix agent.
+        AgentActive = "agent_active",
+        /// Made of another item's value.
+        Dependent = "dependent",
+        /// By a script of the proxy.
+        External = "external",
+        /// By an HTTP request.
+        Http = "http",
+        /// About the monitoring itself.
+        Internal = "internal",
+        /// By a script in the item.
+        Script = "script",
+        /// ICMP and TCP checks.
+        Simple = "simple",
+        /// Polled by SNMP.
+        Snmp = "snmp",
+        /// Sent by whoever may.
+        Trapper = "trapper",
     }
 }
 

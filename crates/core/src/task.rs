@@ -2,99 +2,39 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::UnknownWord;
 use crate::id::{AgentId, TaskId};
 use crate::kind::Kind;
 use crate::schedule::Schedule;
+use crate::words;
 
-/// Where a task came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// A program over the admin API.
-    Api,
-    /// A person at the command line.
-    Cli,
-    /// A pScheduler client or server.
-    Pscheduler,
-    /// `muster up`: the first work of a new server.
-    Up,
-    /// A Zabbix server or proxy.
-    Zabbix,
-}
-
-impl Origin {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Api,
-        Self::Cli,
-        Self::Pscheduler,
-        Self::Up,
-        Self::Zabbix,
-    ];
-
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Cli => "cli",
-            Self::Pscheduler => "pscheduler",
-            Self::Up => "up",
-            Self::Zabbix => "zabbix",
-        }
+words! {
+    /// Where a task came from.
+    pub enum Origin("origin") {
+        /// A program over the admin API.
+        Api = "api",
+        /// A person at the command line.
+        Cli = "cli",
+        /// A pScheduler client or server.
+        Pscheduler = "pscheduler",
+        /// `muster up`: the first work of a new server.
+        Up = "up",
+        /// A Zabbix server or proxy.
+        Zabbix = "zabbix",
     }
 }
 
-impl FromStr for Origin {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL
-            .into_iter()
-            .find(|origin| origin.word() == text)
-            .ok_or_else(|| UnknownWord::new("origin", text, &Self::ALL.map(Self::word)))
-    }
-}
-
-/// Whether a task may still have runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskState {
-    /// Wants runs, or has some under way.
-    Active,
-    /// Called off.
-    Cancelled,
-    /// Has had all its runs.
-    Ended,
-}
-
-impl TaskState {
-    /// The word used in JSON and in the database.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Cancelled => "cancelled",
-            Self::Ended => "ended",
-        }
-    }
-}
-
-impl FromStr for TaskState {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        match text {
-            "active" => Ok(Self::Active),
-            "cancelled" => Ok(Self::Cancelled),
-            "ended" => Ok(Self::Ended),
-            other => Err(UnknownWord::new(
-                "task state",
-                other,
-                &["active", "cancelled", "ended"],
-            )),
-        }
+words! {
+    /// Whether a task may still have runs.
+    pub enum TaskState("task state") {
+        /// Wants runs, or has some under way.
+        Active = "active",
+        /// Called off.
+        Cancelled = "cancelled",
+        /// Has had all its runs.
+        Ended = "ended",
     }
 }
 

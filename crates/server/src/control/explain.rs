@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use muster_core::agent::{Agent, AgentState, UnknownWord};
+use muster_core::UnknownWord;
+use muster_core::agent::{Agent, AgentState};
 use muster_core::run::RunState;
 use muster_core::sample::ItemType;
 use muster_core::task::{Assignee, TaskState};

@@ -1,15 +1,14 @@
 //! Who a peer is, whether it may work, and what it must show (threat model, section 2).
 
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use muster_core::agent::{Agent, AgentState, Capability, UnknownWord, Wire};
+use muster_core::agent::{Agent, AgentState, Capability, Wire};
 use muster_core::credential::Secret;
 use muster_core::time::saturating_add;
-use muster_core::{AgentId, EnrolKeyId};
+use muster_core::{AgentId, EnrolKeyId, words};
 use muster_store::agents::{self, Bond, Enrolled};
 use muster_store::journal::{self, Audit, Decision};
 use muster_store::{StoreError, Tx, access};
@@ -98,42 +97,15 @@ impl Standing {
     }
 }
 
-/// What a token of the admin API may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Look.
-    Viewer,
-    /// Give work, declare hosts, approve agents.
-    Operator,
-    /// Make keys and tokens too.
-    Admin,
-}
-
-impl Role {
-    /// The word in the database and in the API.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl FromStr for Role {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        match text {
-            "viewer" => Ok(Self::Viewer),
-            "operator" => Ok(Self::Operator),
-            "admin" => Ok(Self::Admin),
-            other => Err(UnknownWord::new(
-                "role",
-                other,
-                &["viewer", "operator", "admin"],
-            )),
-        }
+words! {
+    /// What a token of the admin API may do.
+    pub enum Role("role") {
+        /// Look.
+        Viewer = "viewer",
+        /// Give work, declare hosts, approve agents.
+        Operator = "operator",
+        /// Make keys and tokens too.
+        Admin = "admin",
     }
 }
 
@@ -662,10 +634,13 @@ impl Control {
             .await?;
         let valid = found.filter(|token| token.expires.is_none_or(|expires| now < expires));
         let row = valid.ok_or_else(not_authenticated)?;
-        let role = row.role.parse().map_err(|error: UnknownWord| {
-            ControlError::new(Trouble::Bug, "INTERNAL", "a token has an unknown role")
-                .caused_by(error)
-        })?;
+        let role = row
+            .role
+            .parse()
+            .map_err(|error: muster_core::UnknownWord| {
+                ControlError::new(Trouble::Bug, "INTERNAL", "a token has an unknown role")
+                    .caused_by(error)
+            })?;
         Ok((row.label, role))
     }
 }

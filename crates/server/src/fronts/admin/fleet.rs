@@ -301,13 +301,11 @@ pub(super) async fn create_item(
     let item_type: ItemType = body
         .item_type
         .parse()
-        .map_err(|e: muster_core::agent::UnknownWord| Problem::invalid("type", e.to_string()))?;
-    let value_type: ValueType =
-        body.value_type
-            .parse()
-            .map_err(|e: muster_core::agent::UnknownWord| {
-                Problem::invalid("value_type", e.to_string())
-            })?;
+        .map_err(|e: muster_core::UnknownWord| Problem::invalid("type", e.to_string()))?;
+    let value_type: ValueType = body
+        .value_type
+        .parse()
+        .map_err(|e: muster_core::UnknownWord| Problem::invalid("value_type", e.to_string()))?;
     let delay = body
         .delay
         .as_deref()
