@@ -35,4 +35,4 @@ pub use migrate::{SchemaError, SchemaState};
 pub use samples::{Accepted, Batch, IngestError, Last, Samples, Span};
 pub use spool::Spool;
 pub use sql::{Engine, Row, Tx, Value};
-pub use store::{Bell, Store, StoreUrl, Topics};
+pub use store::{Bell, Pause, Store, StoreUrl, Topics};

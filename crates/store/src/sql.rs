@@ -24,6 +24,7 @@ pub use row::{Row, Value};
 pub struct Tx<'c> {
     conn: Conn<'c>,
     poisoned: bool,
+    read_only: bool,
     transient: bool,
     depth: usize,
     #[cfg(any(test, feature = "testing"))]
@@ -53,10 +54,19 @@ impl<'c> Tx<'c> {
         Self::new(Conn::Postgres(conn))
     }
 
+    /// The same, refusing statements that write; for a connection of SQLite that also writes.
+    pub(crate) fn reading(self) -> Self {
+        Self {
+            read_only: true,
+            ..self
+        }
+    }
+
     fn new(conn: Conn<'c>) -> Self {
         Self {
             conn,
             poisoned: false,
+            read_only: false,
             transient: false,
             depth: 0,
             #[cfg(any(test, feature = "testing"))]
@@ -80,7 +90,7 @@ impl<'c> Tx<'c> {
     pub fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
         self.strike(sql)?;
         let outcome = match &mut self.conn {
-            Conn::Sqlite(conn) => sqlite::execute(conn, sql, params),
+            Conn::Sqlite(conn) => sqlite::execute(conn, sql, params, self.read_only),
             Conn::Postgres(conn) => conn.execute(sql, params),
         };
         self.noted(sql, outcome)
@@ -93,7 +103,7 @@ impl<'c> Tx<'c> {
     pub fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, StoreError> {
         self.strike(sql)?;
         let outcome = match &mut self.conn {
-            Conn::Sqlite(conn) => sqlite::query(conn, sql, params),
+            Conn::Sqlite(conn) => sqlite::query(conn, sql, params, self.read_only),
             Conn::Postgres(conn) => conn.query(sql, params),
         };
         self.noted(sql, outcome)

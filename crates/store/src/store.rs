@@ -12,10 +12,12 @@ mod bell;
 mod pool;
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::Semaphore;
 
 use crate::error::{EngineError, StoreError};
@@ -87,8 +89,12 @@ impl std::fmt::Debug for StoreUrl {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
-    in_place: bool,
+    in_place: Option<Pause>,
 }
+
+/// What a simulated process waits for before and after each of its transactions: where its disk is slow,
+/// and, by never returning, where it is killed.
+pub type Pause = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 struct Inner {
     backend: Backend,
@@ -129,7 +135,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`] when it is not there or refuses us.
     pub async fn open(url: StoreUrl) -> Result<Self, StoreError> {
-        blocking(false, move || Self::open_blocking(url)).await
+        off_thread(move || Self::open_blocking(url)).await
     }
 
     /// The same on a thread that may block and is not part of an asynchronous runtime.
@@ -180,7 +186,7 @@ impl Store {
                 #[cfg(any(test, feature = "testing"))]
                 faults: Arc::default(),
             }),
-            in_place: false,
+            in_place: None,
         })
     }
 
@@ -199,12 +205,12 @@ impl Store {
         &self.inner.url
     }
 
-    /// The same database, with every transaction run on the thread that asks for it. For simulations:
-    /// which of several waiting threads comes first is the one thing that a seed does not decide.
-    /// Never with PostgreSQL, whose client must not be used on a thread of the runtime.
+    /// The same database, with every transaction run on the thread that asks for it, between two pauses.
+    /// For simulations: which of several waiting threads comes first is the one thing that a seed does not
+    /// decide. Never with PostgreSQL, whose client must not be used on a thread of the runtime.
     #[must_use]
-    pub fn in_place(mut self) -> Self {
-        self.in_place = true;
+    pub fn in_place(mut self, pause: Pause) -> Self {
+        self.in_place = Some(pause);
         self
     }
 
@@ -223,11 +229,11 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.inner.write_gate).acquire_owned().await;
+        let gate = Arc::clone(&self.inner.write_gate);
         let store = self.clone();
-        blocking(self.in_place, move || {
+        self.blocking(gate, move || {
             let outcome = store.write_blocking(&mut work);
-            drop((permit, work, store));
+            drop((work, store));
             outcome
         })
         .await
@@ -242,14 +248,38 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.inner.read_gate).acquire_owned().await;
+        let gate = Arc::clone(&self.inner.read_gate);
         let store = self.clone();
-        blocking(self.in_place, move || {
+        self.blocking(gate, move || {
             let outcome = store.read_blocking(&mut work);
-            drop((permit, work, store));
+            drop((work, store));
             outcome
         })
         .await
+    }
+
+    /// Runs a transaction where it may block, when `gate` lets it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        gate: Arc<Semaphore>,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(pause) = &self.in_place else {
+            let permit = gate.acquire_owned().await;
+            return off_thread(move || {
+                let outcome = work();
+                drop(permit);
+                outcome
+            })
+            .await;
+        };
+        // The gate is not held over the pauses, for one that never returns would keep it shut.
+        pause().await;
+        let permit = gate.acquire_owned().await;
+        let outcome = work();
+        drop(permit);
+        pause().await;
+        outcome
     }
 
     /// [`Store::write`] on a thread that may block.
@@ -300,11 +330,10 @@ impl Store {
     ) -> Result<T, StoreError> {
         match &self.inner.backend {
             Backend::Memory(conn) => {
+                // Switching `query_only` on and off would have every statement compiled anew each time.
                 let conn = lock_sqlite(conn);
-                let _ = conn.pragma_update(None, "query_only", true);
-                let outcome = self.run(Tx::sqlite(&conn), "BEGIN", &mut work).0;
-                let _ = conn.pragma_update(None, "query_only", false);
-                outcome
+                let tx = Tx::sqlite(&conn).reading();
+                self.run(tx, "BEGIN", &mut work).0
             }
             Backend::Sqlite { readers, path, .. } => {
                 let conn = match readers.take() {
@@ -412,13 +441,9 @@ impl std::fmt::Debug for Store {
 }
 
 /// Runs `work` on a blocking thread; its panic becomes the caller's.
-async fn blocking<T: Send + 'static>(
-    in_place: bool,
+async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    if in_place {
-        return work();
-    }
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(join) => match join.try_into_panic() {
@@ -440,7 +465,6 @@ fn lock_sqlite(conn: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     conn.lock().unwrap_or_else(|poisoned| {
         let guard = poisoned.into_inner();
         let _ = guard.execute_batch("ROLLBACK");
-        let _ = guard.pragma_update(None, "query_only", false);
         conn.clear_poison();
         guard
     })
@@ -477,5 +501,7 @@ fn set_up_sqlite(conn: &Connection, in_file: bool) -> rusqlite::Result<()> {
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.set_prepared_statement_cache_capacity(256);
+    // A plan that holds for every value: else binding another one has the statement compiled anew.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }

@@ -5,15 +5,29 @@ use std::sync::Arc;
 use super::row::{Row, Shape, Value};
 use crate::error::EngineError;
 
+fn prepare<'c>(
+    conn: &'c rusqlite::Connection,
+    sql: &str,
+    read_only: bool,
+) -> Result<rusqlite::CachedStatement<'c>, EngineError> {
+    let statement = conn
+        .prepare_cached(&question_marks(sql))
+        .map_err(EngineError::Sqlite)?;
+    if read_only && !statement.readonly() {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+        let error = rusqlite::Error::SqliteFailure(code, None);
+        return Err(EngineError::Sqlite(error));
+    }
+    Ok(statement)
+}
+
 pub(super) fn execute(
     conn: &rusqlite::Connection,
     sql: &str,
     params: &[Value],
+    read_only: bool,
 ) -> Result<u64, EngineError> {
-    let mut statement = conn
-        .prepare_cached(&question_marks(sql))
-        .map_err(EngineError::Sqlite)?;
-    statement
+    prepare(conn, sql, read_only)?
         .execute(rusqlite::params_from_iter(params))
         .map(|count| u64::try_from(count).unwrap_or(u64::MAX))
         .map_err(EngineError::Sqlite)
@@ -23,11 +37,10 @@ pub(super) fn query(
     conn: &rusqlite::Connection,
     sql: &str,
     params: &[Value],
+    read_only: bool,
 ) -> Result<Vec<Row>, EngineError> {
     use rusqlite::types::ValueRef;
-    let mut statement = conn
-        .prepare_cached(&question_marks(sql))
-        .map_err(EngineError::Sqlite)?;
+    let mut statement = prepare(conn, sql, read_only)?;
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let width = columns.len();
     let shape = Arc::new(Shape {
