@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::migrate::{self, SPOOL};
 use crate::params;
 use crate::sql::{Row, Tx};
-use crate::store::{Store, StoreUrl};
+use crate::store::{Pause, Store, StoreUrl};
 
 /// Handle of an open spool; clones share it.
 #[derive(Clone, Debug)]
@@ -90,6 +90,8 @@ pub enum Added {
 pub struct QueueState {
     /// Name under which the server counts its ids: 32 hexadecimal digits.
     pub session: String,
+    /// Id of the entry that was added last, whether it still waits or not; 0 before the first.
+    pub last: u64,
     /// Entries that wait.
     pub entries: u64,
     /// Bytes of their bodies.
@@ -142,6 +144,14 @@ impl Spool {
         Ok(Self { store })
     }
 
+    /// As [`Store::in_place`]: the same spool, for an agent in a simulation.
+    #[must_use]
+    pub fn in_place(self, pause: Pause) -> Self {
+        Self {
+            store: self.store.in_place(pause),
+        }
+    }
+
     /// Makes a queue when it does not exist, with a new session, and says how it stands.
     ///
     /// # Errors
@@ -159,12 +169,13 @@ impl Spool {
                     params![&name, &session],
                 )?;
                 let row = tx.query_one(
-                    "SELECT name, session, entries, size_bytes, dropped FROM spool_queue \
+                    "SELECT name, session, next_id, entries, size_bytes, dropped FROM spool_queue \
                      WHERE name = $1",
                     params![&name],
                 )?;
                 Ok(QueueState {
                     session: row.text("session")?.to_owned(),
+                    last: row.number::<u64>("next_id")?.saturating_sub(1),
                     entries: row.number("entries")?,
                     bytes: row.number("size_bytes")?,
                     dropped: row.number("dropped")?,

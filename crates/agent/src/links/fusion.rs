@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
@@ -200,11 +201,18 @@ impl ExchangeError {
     }
 }
 
+/// What has the server answer a request, whose URI is absolute.
+pub type Call = Box<
+    dyn Fn(Request<Bytes>) -> BoxFuture<'static, Result<Response<Bytes>, ClientError>>
+        + Send
+        + Sync,
+>;
+
 /// A link that is not running yet. Clones of its handles outlive it.
 pub struct FusionLink {
     config: Config,
     peer: PeerName,
-    client: HttpClient,
+    call: Call,
     crew: Crew,
     clock: Clock,
     entropy: Entropy,
@@ -226,6 +234,25 @@ impl FusionLink {
         clock: Clock,
         entropy: Entropy,
     ) -> Result<Self, LinkError> {
+        let client = HttpClient::new(&config.trust, ClientLimits::default())?;
+        let call = move |request| -> BoxFuture<'static, _> {
+            let client = client.clone();
+            Box::pin(async move { client.send(request).await })
+        };
+        Self::calling(config, crew, clock, entropy, Box::new(call))
+    }
+
+    /// The same over any way to reach the server.
+    ///
+    /// # Errors
+    /// [`LinkError`] for plain `http` to another machine without leave.
+    pub fn calling(
+        config: Config,
+        crew: Crew,
+        clock: Clock,
+        entropy: Entropy,
+        call: Call,
+    ) -> Result<Self, LinkError> {
         let url = &config.url;
         if url.is_plain() && !url.is_loopback() && !config.insecure {
             return Err(BadUrl::Plain(url.to_string()).into());
@@ -233,9 +260,9 @@ impl FusionLink {
         let peer = PeerName::parse(&config.agent_id.to_string())
             .map_err(|_| BadUrl::Form(url.to_string()))?;
         Ok(Self {
-            client: HttpClient::new(&config.trust, ClientLimits::default())?,
             peer,
             config,
+            call,
             crew,
             clock,
             entropy,
@@ -268,6 +295,7 @@ impl FusionLink {
             self.poll_until(&cancel, sender).await;
             let grace = self.clock.sleep(LAST_WORDS);
             tokio::select! {
+                biased;
                 () = grace => telling.cancel(),
                 () = telling.cancelled() => {}
             }
@@ -375,7 +403,7 @@ impl FusionLink {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        Ok(self.client.send(request).await?)
+        Ok((self.call)(request).await?)
     }
 
     fn jobs(&self) -> MutexGuard<'_, BTreeMap<(String, u64), tell::Told>> {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use muster_net::dial::{DialError, Endpoint};
+use muster_net::dial::{DialError, Endpoint, dial};
 use muster_net::tls::BoxStream;
 use muster_net::{Clock, Entropy, Protection};
 use muster_proto::zabbix::Limits;
@@ -43,7 +43,7 @@ use crate::policy::PolicySource;
 use crate::tools::items::Items;
 use availability::Availability;
 use collect::Collector;
-use exchange::{ExchangeError, connect, exchange};
+use exchange::{ExchangeError, exchange};
 use sampler::{Check, How};
 
 /// The version whose dialect is spoken; a real server judges by it (contract, section 2.1).
@@ -52,6 +52,8 @@ const DIALECT: &str = "6.0.14";
 const ROWS_MAX: usize = 10_000;
 /// Bytes of them: below what a stranger may send.
 const UPLOAD_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// Longest time to connect, TLS included.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what is spooled is tried to be sent when the agent ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -164,11 +166,15 @@ pub struct ZabbixLink {
     spool: Spool,
     clock: Clock,
     entropy: Entropy,
-    reach: Option<Reach>,
+    reach: Reach,
 }
 
-/// A way to reach the server other than dialling it.
-pub type Reach = Box<dyn Fn() -> BoxFuture<'static, Result<BoxStream, DialError>> + Send + Sync>;
+/// What connects to a server, or to an agent that is polled: where, how protected, within what time.
+pub type Reach = Arc<
+    dyn Fn(Endpoint, Protection, Duration) -> BoxFuture<'static, Result<BoxStream, DialError>>
+        + Send
+        + Sync,
+>;
 
 impl ZabbixLink {
     /// A link that reads `items`, asks `policy` what it may, and keeps values in `spool`.
@@ -182,6 +188,12 @@ impl ZabbixLink {
         entropy: Entropy,
     ) -> Self {
         let limits = Limits::default();
+        let watch = clock.clone();
+        let dialling = move |endpoint, protection, patience: Duration| -> BoxFuture<'static, _> {
+            let clock = watch.clone();
+            let patience = DIAL_TIMEOUT.min(patience);
+            Box::pin(async move { dial(&endpoint, &protection, patience, &clock).await })
+        };
         Self {
             config,
             limits,
@@ -190,17 +202,14 @@ impl ZabbixLink {
             spool,
             clock,
             entropy,
-            reach: None,
+            reach: Arc::new(dialling),
         }
     }
 
-    /// The same over another way to reach the server.
+    /// The same over any way to reach its server and the agents it polls.
     #[must_use]
     pub fn over(self, reach: Reach) -> Self {
-        Self {
-            reach: Some(reach),
-            ..self
-        }
+        Self { reach, ..self }
     }
 
     /// Collects and uploads until `cancel`, then tries for a moment to upload the rest.
@@ -212,6 +221,7 @@ impl ZabbixLink {
                 Err(error) => {
                     tracing::error!(queue, "the spool cannot be opened: {}", chain(&error));
                     tokio::select! {
+                        biased;
                         () = cancel.cancelled() => return,
                         () = self.clock.sleep(Duration::from_secs(5)) => {}
                     }
@@ -226,6 +236,7 @@ impl ZabbixLink {
             availability: availability.clone(),
             limits: self.limits,
             clock: self.clock.clone(),
+            reach: Arc::clone(&self.reach),
         };
         let rhythm = Rhythm::new(self.config.intervals, self.clock.instant());
         let uploads = Uploads {
@@ -254,10 +265,7 @@ impl ZabbixLink {
             protection,
             ..
         } = &self.config;
-        let stream = match &self.reach {
-            Some(reach) => reach().await?,
-            None => connect(endpoint, protection, patience, &self.clock).await?,
-        };
+        let stream = (self.reach)(endpoint.clone(), protection.clone(), patience).await?;
         exchange(stream, payload, form, patience, &self.limits, &self.clock).await
     }
 
@@ -303,11 +311,13 @@ impl Uploads<'_> {
             let now = self.link.clock.instant();
             match rhythm.next(now) {
                 Action::Wait(until) => tokio::select! {
+                    biased;
                     () = cancel.cancelled() => break,
                     () = self.link.clock.sleep_until(until) => continue,
                 },
                 action @ (Action::Config | Action::Data { .. } | Action::Heartbeat) => {
                     tokio::select! {
+                        biased;
                         () = cancel.cancelled() => break,
                         () = self.act(action, &mut rhythm) => {}
                     }
@@ -319,6 +329,7 @@ impl Uploads<'_> {
         let last =
             async { while let Uploaded::Accepted { more: true } = self.upload(false).await.0 {} };
         tokio::select! {
+            biased;
             () = last => {}
             () = clock.sleep(LAST_WORDS) => {}
         }

@@ -95,6 +95,7 @@ fn entries_stay_until_they_are_acknowledged() {
             state,
             QueueState {
                 session: first.session,
+                last: 4,
                 entries: 1,
                 bytes: 1,
                 dropped: 0

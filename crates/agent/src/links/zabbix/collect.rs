@@ -13,9 +13,9 @@ use muster_proto::zabbix::agent::Form;
 use muster_proto::zabbix::check::{Answer, Question, parse_plain_answer};
 
 use super::availability::Availability;
-use super::exchange::{ExchangeError, connect, packet};
+use super::exchange::{ExchangeError, packet};
 use super::sampler::{Check, How};
-use super::{Kept, chain, nanoseconds};
+use super::{Kept, Reach, chain, nanoseconds};
 use crate::policy::{ActionClass, Permit, PolicySource, Verdict};
 use crate::tools::items::Items;
 
@@ -31,6 +31,7 @@ pub(super) struct Collector {
     pub(super) availability: Availability,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
+    pub(super) reach: Reach,
 }
 
 impl Collector {
@@ -42,8 +43,8 @@ impl Collector {
     /// The values of what is due. Of an agent that cannot be reached there are none.
     pub(super) async fn collect(&self, due: Vec<Check>) -> Vec<Kept> {
         let policy = self.policy.clone();
-        let read = tokio::task::spawn_blocking(move || policy.load());
-        let Ok(policy) = read.await else {
+        let read = self.clock.off_thread(move || policy.load());
+        let Some(policy) = read.await else {
             return Vec::new();
         };
         let (here, elsewhere): (Vec<_>, Vec<_>) = due
@@ -81,7 +82,7 @@ impl Collector {
             };
             checks.into_iter().map(read).collect()
         };
-        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+        self.clock.off_thread(read).await.unwrap_or_default()
     }
 
     async fn poll(&self, check: Check, scan: &Verdict) -> Option<Kept> {
@@ -150,7 +151,7 @@ impl Collector {
         let question = Question::Plain {
             key: key.to_owned(),
         };
-        let stream = connect(endpoint, &Protection::Plain, POLL_TIMEOUT, &self.clock).await?;
+        let stream = (self.reach)(endpoint.clone(), Protection::Plain, POLL_TIMEOUT).await?;
         let text = question.encode();
         let (limits, clock) = (&self.limits, &self.clock);
         let reply = packet(

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use muster_net::dial::{DialError, Endpoint, dial};
+use muster_net::Clock;
+use muster_net::dial::DialError;
 use muster_net::drive::{DriveError, DriveLimits, OnEvent, drive};
 use muster_net::tls::BoxStream;
-use muster_net::{Clock, Protection};
 use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::agent::{CloseReason, Event, Form, Session};
 use muster_proto::zabbix::config::ConfigError;
@@ -13,9 +13,6 @@ use muster_proto::zabbix::frame::{FrameError, Packet};
 use muster_proto::zabbix::wire::{OpenError, Payload, Reject};
 use muster_store::StoreError;
 use tokio_util::sync::CancellationToken;
-
-/// Longest time to connect, TLS included.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why an exchange came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +41,6 @@ pub(super) enum ExchangeError {
     Spool(#[source] StoreError),
 }
 
-/// Connects, TLS included.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    protection: &Protection,
-    patience: Duration,
-    clock: &Clock,
-) -> Result<BoxStream, ExchangeError> {
-    Ok(dial(endpoint, protection, DIAL_TIMEOUT.min(patience), clock).await?)
-}
-
 /// Sends `payload` and gives the checked reply.
 pub(super) async fn exchange(
     stream: BoxStream,
@@ -67,10 +54,10 @@ pub(super) async fn exchange(
     let limits = *limits;
     let open = move || Payload::open(packet, &limits, &limits.known);
     // A reply may be a whole configuration.
-    let opened = tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|_| ExchangeError::Nothing)?;
-    opened.map_err(ExchangeError::Open)
+    let opened = clock.off_thread(open).await;
+    opened
+        .ok_or(ExchangeError::Nothing)?
+        .map_err(ExchangeError::Open)
 }
 
 /// Sends `payload` and gives the reply's frame.
