@@ -195,6 +195,15 @@ pub const KNOWN: &[Known] = &[
         credentials: None,
     },
     Known {
+        name: "idleex",
+        title: "do nothing for a while, and let nothing else be done",
+        class: ActionClass::Observe,
+        scheduling: SchedulingClass::Exclusive,
+        duration_secs: 5,
+        parts: None,
+        credentials: None,
+    },
+    Known {
         name: "inventory",
         title: "describe the machine",
         class: ActionClass::Observe,

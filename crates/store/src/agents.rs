@@ -37,6 +37,16 @@ pub fn by_id(tx: &mut Tx<'_>, id: AgentId) -> Result<Option<Enrolled>, StoreErro
     one(tx, "SELECT * FROM agents WHERE id = $1", &id.to_string())
 }
 
+/// Looks an agent up and keeps others from handing it work until this transaction ends.
+pub fn by_id_locked(tx: &mut Tx<'_>, id: AgentId) -> Result<Option<Enrolled>, StoreError> {
+    // An update that changes nothing takes the row's lock on both engines.
+    one(
+        tx,
+        "UPDATE agents SET id = id WHERE id = $1 RETURNING *",
+        &id.to_string(),
+    )
+}
+
 /// Looks an agent up by its name.
 pub fn by_name(tx: &mut Tx<'_>, name: &str) -> Result<Option<Enrolled>, StoreError> {
     one(tx, "SELECT * FROM agents WHERE name = $1", name)

@@ -1,6 +1,7 @@
 //! Rows of runs: their state, the parts of their results, and every move they made.
 
 use jiff::{SignedDuration, Timestamp};
+use muster_core::kind::{KNOWN, SchedulingClass};
 use muster_core::plan::Reservation;
 use muster_core::run::{End, Lease, Progress, Run, RunState, Window};
 use muster_core::{AgentId, Kind, RunId, TaskId};
@@ -325,6 +326,10 @@ pub fn counts(tx: &mut Tx<'_>) -> Result<Vec<(String, i64)>, StoreError> {
 /// Planned runs that `agent` could be offered now: of the given kinds, meant for it or for any,
 /// with a start at or before `ready` and a latest start not passed; and those it was offered and
 /// did not begin, whose reply may have been lost. Higher priority first, then earlier start.
+///
+/// A run that must be alone waits while another is with the agent, and the other way round, whatever
+/// their windows say: a run may begin late and take long. A run for any agent goes to none whose own
+/// planned windows it would overlap.
 pub fn due(
     tx: &mut Tx<'_>,
     agent: AgentId,
@@ -336,23 +341,90 @@ pub fn due(
     if kinds.is_empty() {
         return Ok(Vec::new());
     }
+    let held = held_by(tx, agent, kinds)?;
     let mut values: Vec<Value> = vec![agent.uuid().into(), now.into(), ready.into(), limit.into()];
+    let mut places = |kinds: &mut dyn Iterator<Item = &Kind>| {
+        let mut places = vec!["''".to_owned()];
+        for kind in kinds {
+            values.push(kind.as_str().into());
+            places.push(format!("${}", values.len()));
+        }
+        places.join(", ")
+    };
+    // What is with the agent already may be offered again; beside it only what it can share with.
+    let begins = places(&mut kinds.iter().filter(|kind| {
+        let class = kind.scheduling();
+        !held
+            .iter()
+            .any(|held| held.is_with && class.conflicts(held.class))
+    }));
+    let again = places(&mut kinds.iter());
+    let rows = tx.query(
+        &format!(
+            "SELECT * FROM runs WHERE start_at <= $3 AND latest_start >= $2 AND \
+             ((state = 'planned' AND (agent = $1 OR agent IS NULL) AND kind IN ({begins})) \
+              OR (state = 'offered' AND lease_agent = $1 AND kind IN ({again}))) \
+             ORDER BY priority DESC, start_at, created, id LIMIT $4"
+        ),
+        &values,
+    )?;
+    let mut due: Vec<StoredRun> = Vec::new();
+    for row in &rows {
+        let next = read(row)?;
+        let class = next.kind.scheduling();
+        let shares = next.run.state != RunState::Planned
+            || !due
+                .iter()
+                .any(|taken| class.conflicts(taken.kind.scheduling()))
+                && (next.run.agent.is_some()
+                    || !held.iter().any(|held| {
+                        class.conflicts(held.class) && next.run.window.overlaps(&held.window)
+                    }));
+        if shares {
+            due.push(next);
+        }
+    }
+    Ok(due)
+}
+
+/// A run of an agent beside which not every other can be.
+struct Held {
+    class: SchedulingClass,
+    window: Window,
+    /// It was handed over; else it is only planned for the agent.
+    is_with: bool,
+}
+
+/// The runs of an agent that may keep runs of `kinds` from it.
+fn held_by(tx: &mut Tx<'_>, agent: AgentId, kinds: &[Kind]) -> Result<Vec<Held>, StoreError> {
+    if kinds.iter().all(|kind| kind.scheduling().anytime()) {
+        return Ok(Vec::new());
+    }
+    let mut values: Vec<Value> = vec![agent.uuid().into()];
     let mut places = Vec::new();
-    for kind in kinds {
-        values.push(kind.as_str().into());
+    for known in KNOWN.iter().filter(|known| known.scheduling.anytime()) {
+        values.push(known.name.into());
         places.push(format!("${}", values.len()));
     }
     let rows = tx.query(
         &format!(
-            "SELECT * FROM runs WHERE kind IN ({}) AND start_at <= $3 AND latest_start >= $2 AND \
-             ((state = 'planned' AND (agent = $1 OR agent IS NULL)) \
-              OR (state = 'offered' AND lease_agent = $1)) \
-             ORDER BY priority DESC, start_at, created, id LIMIT $4",
+            "SELECT * FROM runs WHERE state <> 'ended' AND (agent = $1 OR lease_agent = $1) \
+             AND kind NOT IN ({})",
             places.join(", ")
         ),
         &values,
     )?;
-    rows.iter().map(read).collect()
+    rows.iter()
+        .map(|row| {
+            let stored = read(row)?;
+            let lease = stored.run.state.lease();
+            Ok(Held {
+                class: stored.kind.scheduling(),
+                window: stored.run.window,
+                is_with: lease.is_some_and(|lease| lease.agent == agent),
+            })
+        })
+        .collect()
 }
 
 /// The earliest start of a planned run that `agent` could be offered, for saying when to come again.

@@ -394,6 +394,71 @@ fn runs_are_claimed_once_by_many() {
     });
 }
 
+#[test]
+fn a_run_that_must_be_alone_waits_and_is_waited_for() {
+    for_each_store(|store| async move {
+        store
+            .write(|tx| {
+                let kinds: [Kind; 3] = ["idleex", "throughput", "idle"].map(|k| k.parse().unwrap());
+                let [alone, normal, beside] = &kinds;
+                let me = AgentId::from_uuid(Uuid::from_u128(1));
+                let placed = |n: u128, agent, start| Run {
+                    window: Window {
+                        start: t(start),
+                        ..run(n, 9, agent).window
+                    },
+                    ..run(n, 9, agent)
+                };
+                let ids = |tx: &mut Tx<'_>| -> Result<Vec<u128>, StoreError> {
+                    let due = runs::due(tx, me, &kinds, t(30), t(30), 10)?;
+                    Ok(due.iter().map(|run| run.run.id.uuid().as_u128()).collect())
+                };
+                runs::insert(tx, &placed(1, Some(1), 10), alone)?;
+                runs::insert(tx, &placed(2, Some(1), 20), alone)?;
+                runs::insert(tx, &placed(3, Some(1), 15), normal)?;
+                runs::insert(tx, &placed(4, Some(1), 10), beside)?;
+                // For any agent, at a time for which this one has other plans.
+                runs::insert(tx, &placed(5, None, 21), alone)?;
+                assert_eq!(ids(tx)?, [1, 4], "one at a time, and what may be anywhere");
+
+                let offer = |tx: &mut Tx<'_>, n: u128| {
+                    let mut run = runs::by_id(tx, RunId::from_uuid(Uuid::from_u128(n)))?
+                        .unwrap()
+                        .run;
+                    let (was, generation) = (run.state.clone(), run.generation);
+                    run.generation += 1;
+                    let lease = Lease {
+                        agent: me,
+                        expires: t(90),
+                        generation: run.generation,
+                    };
+                    run.state = was.clone().offer(lease).unwrap();
+                    assert!(runs::update(tx, &run, &was, generation)?);
+                    Ok::<_, StoreError>(run)
+                };
+                let mut first = offer(tx, 1)?;
+                assert_eq!(
+                    ids(tx)?,
+                    [1, 4],
+                    "the same again, whose offer may have been lost"
+                );
+                let was = first.state.clone();
+                first.state = was.clone().begin(None, t(30)).unwrap();
+                assert!(runs::update(tx, &first, &was, first.generation)?);
+                assert_eq!(ids(tx)?, [4], "late or long, it is alone");
+                let was = first.state.clone();
+                first.state = was.clone().close(true, None, t(31)).unwrap();
+                assert!(runs::update(tx, &first, &was, first.generation)?);
+                assert_eq!(ids(tx)?, [4, 3]);
+                offer(tx, 3)?;
+                assert_eq!(ids(tx)?, [4, 3], "beside a normal run none is alone");
+                Ok(())
+            })
+            .await
+            .unwrap();
+    });
+}
+
 /// Claims planned runs for an agent; whether there were any, and which it got.
 fn claim(
     tx: &mut Tx<'_>,

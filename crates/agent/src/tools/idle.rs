@@ -1,6 +1,7 @@
-//! Doing nothing for a while: the test `idle`.
+//! Doing nothing for a while: the tests `idle`, beside anything, and `idleex`, alone on its agent.
 //!
-//! Spec and result are those of pScheduler's test of that name (pScheduler contract, section 14).
+//! Specs and results are those of pScheduler's tests of these names (pScheduler contract, section 14);
+//! that an `idleex` run is alone is the scheduler's doing.
 //! The time is taken by the monotonic clock; the comments of the spec come back as diagnostics.
 
 use std::time::Duration;
@@ -18,8 +19,13 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 const COMMENT_MAX: usize = 4096;
 
 /// The tool.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Idle;
+#[derive(Clone, Copy, Debug)]
+pub enum Idle {
+    /// For `idle`.
+    Beside,
+    /// For `idleex`.
+    Alone,
+}
 
 #[derive(Debug, PartialEq)]
 struct Spec {
@@ -57,7 +63,10 @@ impl Spec {
 
 impl Tool for Idle {
     fn kind(&self) -> &'static str {
-        "idle"
+        match self {
+            Self::Beside => "idle",
+            Self::Alone => "idleex",
+        }
     }
 
     fn class(&self, _: &Value) -> ActionClass {
@@ -100,7 +109,10 @@ mod tests {
         let clock = Clock::simulated("2026-11-24T12:00:00Z".parse().unwrap());
         let before = clock.instant();
         let spec = json!({"duration": "PT2S", "starting-comment": "a", "parting-comment": "b"});
-        let result = Idle.run(context(clock.clone()), spec).await.unwrap();
+        let result = Idle::Beside
+            .run(context(clock.clone()), spec)
+            .await
+            .unwrap();
         assert_eq!(clock.instant() - before, Duration::from_secs(2));
         let want = json!({"schema": 1, "succeeded": true, "duration": "PT2S", "diags": "a\nb\n"});
         assert_eq!(result, want);
@@ -112,7 +124,7 @@ mod tests {
         let ctx = context(clock.clone());
         ctx.cancel.cancel();
         let spec = json!({"duration": "PT1H"});
-        assert_eq!(Idle.run(ctx, spec).await, Err(Failure::cancelled()));
+        assert_eq!(Idle::Beside.run(ctx, spec).await, Err(Failure::cancelled()));
     }
 
     #[test]
@@ -126,12 +138,12 @@ mod tests {
             ),
             (json!([]), "/"),
         ] {
-            assert_eq!(Idle.check(&spec).unwrap_err().path, path, "{spec}");
+            assert_eq!(Idle::Beside.check(&spec).unwrap_err().path, path, "{spec}");
         }
         assert_eq!(
-            Idle.check(&json!({"duration": "PT0.5S", "schema": 1})),
+            Idle::Beside.check(&json!({"duration": "PT0.5S", "schema": 1})),
             Ok(())
         );
-        assert_eq!(Idle.check(&json!({})), Ok(()));
+        assert_eq!(Idle::Beside.check(&json!({})), Ok(()));
     }
 }

@@ -31,6 +31,14 @@ const IDLE: &[CliOption] = &[
     .short('H'),
 ];
 
+const IDLEEX: &[CliOption] = &[
+    CliOption::new("duration", Takes::Text, "How long to idle (ISO 8601)").short('d'),
+    CliOption::new("starting-comment", Takes::Text, "Said before").short('s'),
+    CliOption::new("parting-comment", Takes::Text, "Said after").short('p'),
+    CliOption::new("host", Takes::Text, "Host that idles").short('H'),
+    CliOption::new("host-node", Takes::Text, "Node that idles, if another"),
+];
+
 const NOOP: &[CliOption] = &[
     CliOption::new("data", Takes::Json, "JSON to pass through"),
     CliOption::new("host", Takes::Text, "Host that does it"),
@@ -118,6 +126,17 @@ pub(super) fn tests() -> Vec<Test> {
             host,
             Form::Idle,
         ),
+        Test {
+            class: SchedulingClass::Exclusive,
+            ..test(
+                "idleex",
+                "Consume time exclusively",
+                IDLEEX,
+                vec![idle(1)],
+                host,
+                Form::Idle,
+            )
+        },
         test(
             "inventory",
             "Collect the inventory of an agent's machine",
@@ -194,7 +213,7 @@ pub(super) fn finish_spec(test: &str, spec: &mut Map<String, Value>) -> Result<(
                 raise(spec, 4);
             }
         }
-        "clock" | "idle" | "inventory" | "netdiscovery" | "noop" => {}
+        "clock" | "idle" | "idleex" | "inventory" | "netdiscovery" | "noop" => {}
         _ => {
             if let Some(own) = spec.remove("spec") {
                 let Value::Object(own) = own else {
@@ -220,6 +239,10 @@ fn examples(test: &str) -> String {
                 "Let ps2.example.org idle",
             ),
         ],
+        "idleex" => &[(
+            "--duration PT5M",
+            "Keep everything else off for five minutes",
+        )],
         "inventory" => &[("", "What the machine consists of")],
         "netdiscovery" => &[(
             "--target 10.0.0.0/24 --workers 10",

@@ -294,8 +294,8 @@ pub struct Accepted {
 }
 
 impl Catalogue {
-    /// The tests this server has with built-in tools: `clock`, `idle`, `inventory`, `netdiscovery`,
-    /// `noop` and `rtt`, and any other kinds of work it is told of.
+    /// The tests this server has with built-in tools: `clock`, `idle`, `idleex`, `inventory`,
+    /// `netdiscovery`, `noop` and `rtt`, and any other kinds of work it is told of.
     #[must_use]
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let mut tests: BTreeMap<_, _> = builtin::tests()
@@ -643,7 +643,7 @@ pub fn participant_result(test: &str, merged: &Value) -> Value {
         .unwrap_or(false);
     let own = if succeeded {
         match test {
-            "idle" => json!({ "time-slept": member("duration") }),
+            "idle" | "idleex" => json!({ "time-slept": member("duration") }),
             "noop" => member("data").unwrap_or(Value::Null),
             _ => {
                 let mut own: Map<String, Value> = merged.as_object().cloned().unwrap_or_default();

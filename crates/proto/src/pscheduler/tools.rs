@@ -48,13 +48,13 @@ pub const ALL: &[Tool] = &[
     Tool {
         name: "sleep",
         description: "Sleep for 15 seconds to one hour",
-        tests: Some(&["idle"]),
+        tests: Some(&["idle", "idleex"]),
         preference: 0,
     },
     Tool {
         name: "snooze",
         description: "Sleep for up to 60 seconds",
-        tests: Some(&["idle"]),
+        tests: Some(&["idle", "idleex"]),
         preference: 0,
     },
 ];

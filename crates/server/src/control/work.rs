@@ -324,12 +324,18 @@ impl Control {
             return Ok(Vec::new());
         };
         let lease = ask.lease;
+        // On another wire of the agent another replica may be handing it work, too.
+        let alone = able.iter().any(|kind| !kind.scheduling().anytime());
         let offered = self
             .inner
             .store
             .write(move |tx| {
                 let mut offered = Vec::new();
-                let name = agents::by_id(tx, agent)?.map(|enrolled| enrolled.agent.name);
+                let enrolled = match alone {
+                    true => agents::by_id_locked(tx, agent)?,
+                    false => agents::by_id(tx, agent)?,
+                };
+                let name = enrolled.map(|enrolled| enrolled.agent.name);
                 let name = name.unwrap_or_else(|| agent.to_string());
                 for stored in runs::due(tx, agent, &able, now, ready, limit)? {
                     let mut run = stored.run.clone();

@@ -86,7 +86,7 @@ pub(in crate::cli) async fn measure(
                     .next(format!("`muster measure {} DEST`", args.kind)),
             );
         }
-        ("idle" | "noop", Some(_)) => {
+        ("idle" | "idleex" | "noop", Some(_)) => {
             return Err(CliError::usage(format!(
                 "measure {} has no destination",
                 args.kind
@@ -96,7 +96,7 @@ pub(in crate::cli) async fn measure(
             spec.insert("dest".to_owned(), json!(dest));
         }
         (_, None) => {
-            if args.kind == "idle" {
+            if args.kind.starts_with("idle") {
                 spec.entry("duration").or_insert(json!("PT1S"));
             }
         }

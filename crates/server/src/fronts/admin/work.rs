@@ -613,7 +613,7 @@ pub(super) async fn run_result(
 fn words(kind: &str, medium: Medium, mut result: Value) -> String {
     let form = match kind {
         "clock" => Form::Clock,
-        "idle" => Form::Idle,
+        "idle" | "idleex" => Form::Idle,
         "noop" => Form::Noop,
         "rtt" => Form::Rtt,
         _ => {
