@@ -25,11 +25,12 @@ fn play(hand: u64) {
         }
     };
     let mut failures = Vec::new();
-    let (mut runs, mut values, mut faults) = (0, 0, 0);
+    let (mut runs, mut exclusive, mut values, mut faults) = (0, 0, 0, 0);
     for seed in &seeds {
         match fleet::run(*seed) {
             Ok(story) => {
                 runs += story.runs;
+                exclusive += story.exclusive;
                 values += story.values;
                 faults += story.faults;
             }
@@ -42,6 +43,10 @@ fn play(hand: u64) {
     if seeds.len() >= 10 {
         let stories = seeds.len();
         assert!(runs >= 5 * stories, "{runs} runs in {stories} stories");
+        assert!(
+            exclusive >= 2 * stories,
+            "{exclusive} exclusive runs done in {stories} stories"
+        );
         assert!(
             values >= 20 * stories,
             "{values} values in {stories} stories"

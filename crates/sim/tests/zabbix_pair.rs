@@ -152,7 +152,7 @@ async fn story(seed: u64) {
     let (gate, seeds) = (Arc::clone(&faulty), Entropy::seeded(seed ^ 0x5eed));
     let context = NetContext::new(clock.clone());
     let never = CancellationToken::new();
-    let reach = move || -> futures_util::future::BoxFuture<'static, _> {
+    let reach = move |_, _, _| -> futures_util::future::BoxFuture<'static, _> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let mut rng = seeds.rng();
         let cut = gate.load(Ordering::Relaxed) == 1 && rng.next_u32() % 3 > 0;
@@ -187,7 +187,7 @@ async fn story(seed: u64) {
     };
     let read = Arc::new(Items::new("/", "lab"));
     let link = ZabbixLink::new(config, read, policy, spool.clone(), clock.clone(), entropy)
-        .over(Box::new(reach));
+        .over(Arc::new(reach));
     let cancel = CancellationToken::new();
     let running = tokio::spawn(link.run(cancel.clone()));
     clock.sleep(Duration::from_secs(60)).await;

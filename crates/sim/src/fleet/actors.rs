@@ -1,22 +1,23 @@
-//! The other peers: FusionInventory agents that pull, Zabbix agents that push values, a pScheduler
-//! client that asks for runs. Each repeats what was lost, as the real ones do.
+//! Peers that are not ours, over the agent ends of the protocol crate: a FusionInventory agent that is
+//! late, forgets its list and says things twice; a Zabbix agent that pushes the same values again; a
+//! machine that a proxy polls; a pScheduler client that asks for runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
-use jiff::SignedDuration;
 use muster_core::sample::{ItemType, ValueType};
 use muster_proto::fusion::p1::{Job, JobNews, TasksQuery, Work};
 use muster_proto::fusion::wire::PeerName;
 use muster_proto::fusion::{Limits, agent};
 use muster_proto::zabbix::frame::{Decoder, encode};
-use muster_server::control::{Declared, HistoryRange, NewItem};
+use muster_server::control::Declared;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::chance::Dice;
+use super::values;
 use super::world::World;
 
 const BASE: &str = "/glpi/plugins/fusioninventory";
@@ -24,47 +25,35 @@ const BASE: &str = "/glpi/plugins/fusioninventory";
 const ANSWER: Duration = Duration::from_secs(5);
 const ITEMS: usize = 2;
 
-fn host_name(number: usize) -> String {
-    format!("zabbix-{number}")
-}
+/// The host of the Zabbix agent among these.
+const HOST: &str = "pusher";
 
 fn key_name(item: usize) -> String {
     format!("sim.value[{item}]")
 }
 
-/// Declares the hosts whose values are pushed.
-pub(super) async fn declare_hosts(world: &World) -> Result<(), String> {
-    let control = world.open_control().await?;
-    for number in 0..super::AGENTS {
-        let declared = control.declare_host(Declared {
-            name: host_name(number),
-            proxy: None,
-            address: Some("127.0.0.1".to_owned()),
-            port: None,
-        });
-        declared.await.map_err(|error| error.chain())?;
-        for item in 0..ITEMS {
-            let declared = control.declare_item(NewItem {
-                host: host_name(number),
-                key: key_name(item),
-                item_type: ItemType::AgentActive,
-                value_type: ValueType::Float,
-                delay: Some(SignedDuration::from_secs(1)),
-                unit: String::new(),
-                name: None,
-            });
-            declared.await.map_err(|error| error.chain())?;
-        }
-    }
-    Ok(())
+/// Declares the host whose values are pushed.
+pub(super) async fn declare_host(world: &World) -> Result<(), String> {
+    let control = world.open_control(world.store.clone()).await?;
+    let host = Declared {
+        name: HOST.to_owned(),
+        proxy: None,
+        address: Some("127.0.0.1".to_owned()),
+        port: None,
+    };
+    let float = |number| {
+        let key = key_name(number);
+        values::item(HOST, &key, ItemType::AgentActive, ValueType::Float, 1)
+    };
+    values::declare(&control, host, (0..ITEMS).map(float).collect()).await
 }
 
 /// A FusionInventory agent: pulls, works one job after another, forgets everything now and then.
-pub(super) fn spawn_fusion(world: &World, number: usize) {
+pub(super) fn spawn_fusion(world: &World) {
     let (world, mut dice) = (world.clone(), world.dice());
     let over = world.over.clone();
     world.clone().tracker.spawn(async move {
-        let Ok(name) = PeerName::parse(&format!("fusion-{number}")) else {
+        let Ok(name) = PeerName::parse("forgetful") else {
             return;
         };
         let pulling = async {
@@ -90,7 +79,7 @@ pub(super) fn spawn_fusion(world: &World, number: usize) {
 }
 
 async fn pull(world: &World, dice: &mut Dice, name: &PeerName) -> Vec<(String, Job)> {
-    let modules = ["idle", "noop"].map(|kind| (kind.to_owned(), "0.1".to_owned()));
+    let modules = ["idle", "idleex", "noop"].map(|kind| (kind.to_owned(), "0.1".to_owned()));
     let query = TasksQuery {
         agent: name.clone(),
         modules: BTreeMap::from(modules),
@@ -147,6 +136,12 @@ async fn work(world: &World, dice: &mut Dice, name: &PeerName, task: &str, job: 
         }
     };
     say(world, dice, name, task, job, &last).await;
+    if world.is_bad() && dice.one_in(4) {
+        // Out of order, and late: the job has ended.
+        let late = JobNews::Progress { percent: 10 };
+        say(world, dice, name, task, job, &late).await;
+        say(world, dice, name, task, job, &last).await;
+    }
 }
 
 /// The whole seconds of `{"duration": "PT5S"}`.
@@ -178,11 +173,11 @@ async fn say(
 }
 
 /// A Zabbix agent that pushes the values of its items until each is accepted, sometimes twice.
-pub(super) fn spawn_zabbix(world: &World, number: usize) {
+pub(super) fn spawn_zabbix(world: &World) {
     let (world, mut dice) = (world.clone(), world.dice());
     let over = world.over.clone();
     world.clone().tracker.spawn(async move {
-        let session = format!("{number:032x}");
+        let session = "5".repeat(32);
         let pushing = async {
             let mut next_id = 1;
             let mut last: Option<String> = None;
@@ -194,7 +189,7 @@ pub(super) fn spawn_zabbix(world: &World, number: usize) {
                 if !world.is_bad() && last.is_some() {
                     continue;
                 }
-                let batch = batch(&world, &mut dice, number, &session, &mut next_id);
+                let batch = batch(&world, &mut dice, &session, &mut next_id);
                 if let Some(old) = last.take()
                     && dice.one_in(4)
                 {
@@ -205,8 +200,7 @@ pub(super) fn spawn_zabbix(world: &World, number: usize) {
                     world.clock.sleep(Duration::from_secs(1)).await;
                 }
                 for item in 0..ITEMS {
-                    let key = format!("{} {}", host_name(number), key_name(item));
-                    world.values(&key, |values| values.pending = false);
+                    world.values(&key_name(item), |values| values.pending = false);
                 }
                 last = Some(batch);
             }
@@ -219,25 +213,18 @@ pub(super) fn spawn_zabbix(world: &World, number: usize) {
     });
 }
 
-fn batch(
-    world: &World,
-    dice: &mut Dice,
-    number: usize,
-    session: &str,
-    next_id: &mut u64,
-) -> String {
-    let host = host_name(number);
+fn batch(world: &World, dice: &mut Dice, session: &str, next_id: &mut u64) -> String {
     let clock = world.clock.now().as_second();
     let mut rows = Vec::new();
     for _ in 0..1 + dice.below(4) {
         let key = key_name(dice.below(ITEMS as u32) as usize);
         let value = *next_id as f64;
         rows.push(json!({
-            "host": host, "key": key, "value": value.to_string(),
+            "host": HOST, "key": key, "value": value.to_string(),
             "id": *next_id, "clock": clock, "ns": *next_id,
         }));
         *next_id += 1;
-        world.values(&format!("{host} {key}"), |values| {
+        world.values(&key, |values| {
             values.sent.push(value);
             values.pending = true;
         });
@@ -284,6 +271,34 @@ async fn exchange(world: &World, dice: &mut Dice, payload: &str) -> Option<Value
     }
 }
 
+/// A machine that answers one poll with the second of it, or not at all.
+pub(super) async fn answer_poll(world: World, mut dice: Dice, mut line: DuplexStream) {
+    let limits = muster_proto::zabbix::Limits::default();
+    let mut decoder = Decoder::new(&limits.stranger, false);
+    let mut buffer = [0; 256];
+    let answering = async {
+        loop {
+            let count = line.read(&mut buffer).await.ok()?;
+            let asked = buffer.get(..count).filter(|asked| !asked.is_empty())?;
+            if decoder.feed(asked).ok()?.1.is_some() {
+                break;
+            }
+        }
+        if world.is_bad() && dice.one_in(5) {
+            world.note_fault();
+            return None;
+        }
+        let answer = encode(world.clock.now().as_second().to_string().as_bytes(), false);
+        line.write_all(&answer.ok()?).await.ok()?;
+        line.shutdown().await.ok()
+    };
+    tokio::select! {
+        biased;
+        _ = answering => {}
+        () = world.clock.sleep(ANSWER) => {}
+    }
+}
+
 /// A pScheduler client that posts tasks, some of them repeating, and looks at what it was told.
 pub(super) fn spawn_pscheduler(world: &World) {
     let (world, mut dice) = (world.clone(), world.dice());
@@ -307,9 +322,10 @@ pub(super) fn spawn_pscheduler(world: &World) {
                     }
                 };
                 let duration = format!("PT{}S", 1 + dice.below(5));
+                let test = if dice.one_in(3) { "idleex" } else { "idle" };
                 let task = json!({
                     "schema": 1,
-                    "test": { "type": "idle", "spec": { "schema": 1, "duration": duration } },
+                    "test": { "type": test, "spec": { "schema": 1, "duration": duration } },
                     "schedule": schedule,
                 });
                 if let Some(text) = call(
@@ -365,36 +381,26 @@ async fn call(
     String::from_utf8(answer.body().to_vec()).ok()
 }
 
-/// Every value that was sent is stored, once, and nothing else is.
-pub(super) async fn check_values(world: &World) -> Result<Vec<(String, Vec<f64>)>, String> {
+/// Every value that was pushed is stored, once, and nothing else is.
+pub(super) async fn check_values(world: &World) -> Result<Vec<(String, Vec<String>)>, String> {
     let control = world.control().ok_or("the server is down")?;
     let index = control.item_index();
-    let mut found = Vec::new();
-    for (name, values) in world.all_values() {
-        let (host, key) = name.split_once(' ').ok_or("no item")?;
-        let entry = index
-            .by_key(host, key)
-            .ok_or_else(|| format!("{name} is not indexed"))?;
-        let range = HistoryRange {
-            from: None,
-            to: None,
-            limit: 100_000,
-        };
-        let history = control.history(entry.number, range).await;
-        let mut stored: Vec<f64> = history
-            .map_err(|error| error.chain())?
+    let mut told = Vec::new();
+    for (key, values) in world.all_values() {
+        let entry = index.by_key(HOST, &key);
+        let entry = entry.ok_or_else(|| format!("{key} is not indexed"))?;
+        let history = values::history(&control, entry.number).await?;
+        let numbers = history
             .iter()
-            .filter_map(|sample| sample.value.to_string().parse().ok())
-            .collect();
+            .filter_map(|sample| sample.value.to_string().parse().ok());
+        let mut stored: Vec<f64> = numbers.collect();
         stored.sort_by(f64::total_cmp);
         let mut sent = values.sent;
         sent.sort_by(f64::total_cmp);
         if stored != sent {
-            return Err(format!(
-                "{name}: stored {stored:?} of the accepted {sent:?}"
-            ));
+            return Err(format!("{key}: stored {stored:?} of the accepted {sent:?}"));
         }
-        found.push((name, stored));
+        told.push((key, stored.iter().map(f64::to_string).collect()));
     }
-    Ok(found)
+    Ok(told)
 }

@@ -7,7 +7,7 @@ use muster_core::RunId;
 use muster_core::run::{Lease, RunState};
 use muster_store::runs::{self, Filter, StoredRun};
 
-use super::teeth::Worker;
+use super::agents::Worker;
 use super::world::World;
 
 /// How far behind the reconcilers may be: they look every second or two.
@@ -137,20 +137,26 @@ fn leases_end(run: &StoredRun, now: Timestamp) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs that may not share their agent do not.
+/// Runs that may not share their agent have windows apart, and are never with it at a time.
 fn exclusive_windows(all: &[StoredRun]) -> Result<(), String> {
     let placed: Vec<&StoredRun> = all
         .iter()
         .filter(|run| !run.run.state.is_ended() && !run.kind.scheduling().anytime())
         .collect();
+    let with = |run: &StoredRun| run.run.state.lease().map(|lease| lease.agent);
+    let place = |run: &StoredRun| with(run).or(run.run.agent);
     for (at, one) in placed.iter().enumerate() {
         for other in placed.iter().skip(at + 1) {
-            let same = one.run.agent.is_some() && one.run.agent == other.run.agent;
-            if same
-                && one.kind.scheduling().conflicts(other.kind.scheduling())
-                && one.run.window.overlaps(&other.run.window)
-            {
+            if !one.kind.scheduling().conflicts(other.kind.scheduling()) {
+                continue;
+            }
+            let (here, there) = (place(one), place(other));
+            if here.is_some() && here == there && one.run.window.overlaps(&other.run.window) {
                 return Err(format!("runs {} and {} overlap", one.run.id, other.run.id));
+            }
+            if with(one).is_some() && with(one) == with(other) {
+                let (one, other) = (one.run.id, other.run.id);
+                return Err(format!("runs {one} and {other} are with one agent"));
             }
         }
     }

@@ -5,15 +5,17 @@
 //! waits for the fleet to come to rest. After each step the [`invariants`] are looked at.
 //!
 //! The server is the real one: `Control` with its reconcilers over SQLite in memory, the fronts as
-//! they are. Stream wires run over in-memory lines that delay, split, drop and cut; the HTTP wires are
-//! called as services, and requests or answers get lost. teeth agents are whole (link, crew, policy,
-//! ledger); the FusionInventory and Zabbix agents and the pScheduler client are actors over the agent
-//! ends of the protocol crate.
+//! they are. So are the agents of ours: links, crew, policy and spool, on one wire or several. Stream
+//! wires run over in-memory lines that delay, split, drop and cut; the HTTP wires are called as
+//! services, and requests or answers get lost. Server and agents are killed between any two steps, also
+//! on either side of a transaction, and begin again from what is stored. Beside them there are actors
+//! with bad manners, over the agent ends of the protocol crate, and a pScheduler client.
 
 mod actors;
+mod agents;
 mod chance;
 mod invariants;
-mod teeth;
+mod values;
 mod world;
 
 use std::fmt::Write as _;
@@ -21,13 +23,17 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use muster_core::Kind;
+use muster_core::kind::SchedulingClass;
+use muster_core::run::{EndKind, RunState};
 use muster_core::task::{Assignee, Origin};
 use muster_server::control::NewTask;
-use muster_store::runs::{self, Filter};
+use muster_store::runs::{self, Filter, StoredRun};
 use serde_json::json;
 
+use agents::Worker;
 use chance::Dice;
 use invariants::Watch;
+use values::Values;
 use world::World;
 
 /// How long faults go on.
@@ -36,8 +42,6 @@ const FAULTS_SECONDS: u64 = 45;
 const REST_SECONDS: u64 = 1800;
 /// Most runs looked at: more than a story makes.
 const RUNS_MAX: i64 = 10_000;
-/// Agents of each kind that works.
-const AGENTS: usize = 2;
 
 /// What a story came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Story {
     pub trace: String,
     /// Runs that were made; all have ended.
     pub runs: usize,
+    /// Those of them that had to be alone with their agent, and were done.
+    pub exclusive: usize,
     /// Values that were stored, each once.
     pub values: usize,
     /// Lines cut, answers lost and restarts.
@@ -67,21 +73,22 @@ pub fn run(seed: u64) -> Result<Story, String> {
 
 async fn play(seed: u64) -> Result<Story, String> {
     let world = World::open(seed).await?;
+    let mut agents = agents::install(&world).await?;
     let mut dice = world.dice();
-    let mut watch = Watch::default();
-    actors::declare_hosts(&world).await?;
+    let (mut watch, mut values) = (Watch::default(), Values::default());
+    actors::declare_host(&world).await?;
     world.boot().await?;
-    let mut agents = Vec::new();
-    for number in 0..AGENTS {
-        agents.push(teeth::spawn(&world, number).await?);
-        actors::spawn_fusion(&world, number);
-        actors::spawn_zabbix(&world, number);
+    for agent in &agents {
+        agent.begin(&world).await?;
     }
+    actors::spawn_fusion(&world);
+    actors::spawn_zabbix(&world);
     actors::spawn_pscheduler(&world);
 
     for _ in 0..FAULTS_SECONDS {
         world.clock.sleep(Duration::from_secs(1)).await;
         watch.look(&world, &agents).await?;
+        values.look(&world, &agents).await?;
         mischief(&world, &mut dice, &mut agents).await?;
     }
     world.calm();
@@ -99,28 +106,35 @@ async fn play(seed: u64) -> Result<Story, String> {
         waited += 5;
         world.clock.sleep(Duration::from_secs(5)).await;
         watch.look(&world, &agents).await?;
+        values.look(&world, &agents).await?;
     }
-    let values = actors::check_values(&world).await?;
+    for agent in &agents {
+        agent.end(&world, true).await;
+    }
+    let mut stored = actors::check_values(&world).await?;
+    stored.extend(values.check(&world, &agents).await?);
     let (mut trace, runs) = moves(&world).await?;
-    for (key, stored) in &values {
-        let _ = writeln!(trace, "{key}: {stored:?}");
+    let done = |run: &&StoredRun| {
+        let alone = run.kind.scheduling() == SchedulingClass::Exclusive;
+        alone && matches!(&run.run.state, RunState::Ended(end) if end.kind == EndKind::Succeeded)
+    };
+    let exclusive = runs.iter().filter(done).count();
+    for (from, values) in &stored {
+        let _ = writeln!(trace, "{from}: {values:?}");
     }
     let faults = world.faults_seen();
     world.end().await;
     Ok(Story {
         trace,
-        runs,
-        values: values.iter().map(|(_, stored)| stored.len()).sum(),
+        runs: runs.len(),
+        exclusive,
+        values: stored.iter().map(|(_, values)| values.len()).sum(),
         faults,
     })
 }
 
 /// One second's worth of what people and accidents do.
-async fn mischief(
-    world: &World,
-    dice: &mut Dice,
-    agents: &mut [teeth::Worker],
-) -> Result<(), String> {
+async fn mischief(world: &World, dice: &mut Dice, agents: &mut [Worker]) -> Result<(), String> {
     if !world.is_up() {
         if dice.one_in(4) {
             world.boot().await?;
@@ -134,7 +148,8 @@ async fn mischief(
     if dice.one_in(12)
         && let Some(worker) = dice.pick_mut(agents)
     {
-        worker.restart(world).await?;
+        let in_order = dice.one_in(2);
+        worker.restart(world, in_order).await?;
     }
     if dice.one_in(5) {
         world.cut_lines();
@@ -153,13 +168,11 @@ async fn submit(world: &World, dice: &mut Dice) -> Result<(), String> {
         return Ok(());
     };
     let seconds = dice.below(12);
-    let (kind, spec) = if dice.one_in(4) {
-        ("noop", json!({ "schema": 1 }))
-    } else {
-        (
-            "idle",
-            json!({ "schema": 1, "duration": format!("PT{seconds}S") }),
-        )
+    let idle = json!({ "schema": 1, "duration": format!("PT{seconds}S") });
+    let (kind, spec) = match dice.below(8) {
+        0 | 1 => ("noop", json!({ "schema": 1 })),
+        2..=4 => ("idleex", idle),
+        _ => ("idle", idle),
     };
     let kind: Kind = kind.parse().map_err(|error| format!("{error}"))?;
     let known = control
@@ -238,7 +251,7 @@ async fn open_runs(world: &World) -> Result<String, String> {
 }
 
 /// Every move of every run, as the server recorded it.
-async fn moves(world: &World) -> Result<(String, usize), String> {
+async fn moves(world: &World) -> Result<(String, Vec<StoredRun>), String> {
     let told = world.store.read(|tx| {
         let mut text = String::new();
         let runs = runs::list(tx, &Filter::default(), None, RUNS_MAX)?;
@@ -251,7 +264,7 @@ async fn moves(world: &World) -> Result<(String, usize), String> {
                 );
             }
         }
-        Ok((text, runs.len()))
+        Ok((text, runs))
     });
     told.await.map_err(|error| error.to_string())
 }

@@ -21,7 +21,7 @@ use muster_server::fronts::teeth::TeethFront;
 use muster_server::fronts::zabbix::ZabbixFront;
 use muster_server::reconcile;
 use muster_store::sealed::Sealer;
-use muster_store::{Store, StoreUrl};
+use muster_store::{Pause, Store, StoreUrl};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use tokio::io::DuplexStream;
@@ -32,6 +32,8 @@ use tower::ServiceExt as _;
 use super::chance::{BadLine, Dice};
 
 const EPOCH: &str = "2026-11-24T12:00:00Z";
+/// The longest that a disk lets a transaction wait, each time.
+const SLOW_DISK_MILLIS: u32 = 20;
 /// Room on a line in each direction.
 const LINE_BYTES: usize = 16 * 1024;
 
@@ -84,7 +86,6 @@ impl World {
         let store = Store::open(StoreUrl::Memory)
             .await
             .map_err(|error| error.to_string())?;
-        let store = store.in_place();
         store
             .migrate(clock.now())
             .await
@@ -93,7 +94,7 @@ impl World {
         Ok(Self {
             clock,
             entropy: Entropy::seeded(seed),
-            store,
+            store: store.in_place(fast_disk()),
             tracker: TaskTracker::new(),
             over: CancellationToken::new(),
             inner: Arc::new(Inner {
@@ -118,11 +119,34 @@ impl World {
         Dice::new(self.entropy.rng())
     }
 
+    /// The disk of a process: now and then slow before and after a transaction, so that a kill falls
+    /// on either side of it, and never there again once the process was killed.
+    pub(super) fn disk(&self, killed: &CancellationToken) -> Pause {
+        let dice = Arc::new(Mutex::new(self.dice()));
+        let (clock, killed) = (self.clock.clone(), killed.clone());
+        Arc::new(move || {
+            let wait = {
+                let mut dice = lock(&dice);
+                dice.one_in(4).then(|| dice.millis(SLOW_DISK_MILLIS))
+            };
+            let (clock, killed) = (clock.clone(), killed.clone());
+            Box::pin(async move {
+                if let Some(wait) = wait {
+                    clock.sleep(wait).await;
+                }
+                if killed.is_cancelled() {
+                    std::future::pending::<()>().await;
+                }
+            })
+        })
+    }
+
     /// Starts a server process on the database as it is.
     pub(super) async fn boot(&self) -> Result<(), String> {
-        let control = self.open_control().await?;
-        let context = net_context(&control);
         let killed = CancellationToken::new();
+        let store = self.store.clone().in_place(self.disk(&killed));
+        let control = self.open_control(store).await?;
+        let context = net_context(&control);
         let statuses = reconcile::spawn_all(&control, &self.tracker, &killed);
         let limits = muster_proto::teeth::Limits::default();
         let teeth = TeethFront::new(control.clone(), limits, MemoryBudget::default());
@@ -142,7 +166,8 @@ impl World {
         Ok(())
     }
 
-    pub(super) async fn open_control(&self) -> Result<Control, String> {
+    /// A server's decisions, over some way to the database.
+    pub(super) async fn open_control(&self, store: Store) -> Result<Control, String> {
         // The same key in every process, as the state folder's would be.
         let mut rng = ChaCha20Rng::seed_from_u64(self.inner.seed);
         let settings = Settings {
@@ -152,7 +177,7 @@ impl World {
             ..Settings::default()
         };
         let opened = Control::open(
-            self.store.clone(),
+            store,
             Sealer::ephemeral(&mut rng),
             settings,
             self.clock.clone(),
@@ -307,6 +332,18 @@ impl World {
         self.clock.sleep(Duration::from_secs(30)).await;
     }
 
+    /// Dials a machine that answers a proxy's polls.
+    pub(super) fn dial_machine(&self, dice: &mut Dice) -> io::Result<DuplexStream> {
+        if self.is_bad() && dice.one_in(6) {
+            self.note_fault();
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (near, far) = self.line(dice);
+        let answering = super::actors::answer_poll(self.clone(), dice.fork(), far);
+        self.tracker.spawn(answering);
+        Ok(near)
+    }
+
     fn instance(&self) -> Option<Instance> {
         lock(&self.inner.server).clone()
     }
@@ -341,6 +378,11 @@ impl World {
         self.tracker.spawn(line.carry(cut));
         (near, far)
     }
+}
+
+/// The disk of what looks on: never slow.
+pub(super) fn fast_disk() -> Pause {
+    Arc::new(|| Box::pin(std::future::ready(())))
 }
 
 fn peer(listener: &'static str, port: u16) -> PeerInfo {
