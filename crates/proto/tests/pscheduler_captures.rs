@@ -78,10 +78,12 @@ fn answer(catalogue: &Catalogue, request: &Request<Bytes>) -> Option<(u16, Strin
             spec.map_err(|text| Reject::new(400, format!("{text}\n")))
         }),
         What::TestSpecIsValid { test, spec } => catalogue.test(&test).map(|test| {
-            Answer::Json(match spec.and_then(|spec| test.check(&spec)) {
-                Ok(()) => json!({ "valid": true }),
-                Err(error) => json!({ "valid": false, "error": error }),
-            })
+            Answer::Json(
+                match spec.and_then(|spec| test.check(&spec).map_err(String::from)) {
+                    Ok(()) => json!({ "valid": true }),
+                    Err(error) => json!({ "valid": false, "error": error }),
+                },
+            )
         }),
         What::TestParticipants { test, spec } => catalogue
             .test(&test)

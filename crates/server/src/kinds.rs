@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use muster_core::kind::{KNOWN, Kind};
 use muster_core::range::AddressRange;
 use muster_proto::pscheduler::plugins::{self, Catalogue};
-use serde_json::Value;
+use muster_proto::pscheduler::schemas::Misfit;
+use serde_json::{Map, Value, json};
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::new(KNOWN.iter().map(|known| plugins::Kind {
@@ -22,12 +23,19 @@ pub(crate) fn catalogue() -> &'static Catalogue {
     &CATALOGUE
 }
 
+/// Adds what a kind wants and a person may leave out.
+pub(crate) fn complete(kind: &Kind, spec: &mut Map<String, Value>) {
+    if matches!(kind.as_str(), "idle" | "idleex") && !spec.contains_key("duration") {
+        spec.insert("duration".to_owned(), json!("PT1S"));
+    }
+}
+
 /// Checks what a task wants done by the rules of its kind. `targets` are those named beside the spec.
 /// A kind this build does not know is its agents' to judge.
 ///
 /// # Errors
-/// `At /PATH: MESSAGE`, where the path is one within the spec.
-pub(crate) fn check_spec(kind: &Kind, spec: &Value, targets: &[String]) -> Result<(), String> {
+/// What does not fit; the path is one within the spec.
+pub(crate) fn check_spec(kind: &Kind, spec: &Value, targets: &[String]) -> Result<(), Misfit> {
     let Ok(test) = catalogue().test(kind.as_str()) else {
         return Ok(());
     };
@@ -39,29 +47,29 @@ pub(crate) fn check_spec(kind: &Kind, spec: &Value, targets: &[String]) -> Resul
 ///
 /// # Errors
 /// As [`check_spec`].
-pub(crate) fn check_ranges(kind: &Kind, spec: &Value, targets: &[String]) -> Result<(), String> {
+pub(crate) fn check_ranges(kind: &Kind, spec: &Value, targets: &[String]) -> Result<(), Misfit> {
     if kind.as_str() != "netdiscovery" {
         return Ok(());
     }
     let own = spec.get("targets").and_then(Value::as_array);
     let own = own.into_iter().flatten().filter_map(Value::as_str);
     for (at, range) in own.chain(targets.iter().map(String::as_str)).enumerate() {
-        AddressRange::parse_list(range).map_err(|error| format!("At /targets/{at}: {error}"))?;
+        AddressRange::parse_list(range)
+            .map_err(|error| Misfit::at(&format!("/targets/{at}"), error.to_string()))?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_spec_is_judged_with_the_targets_beside_it() {
         let check = |kind: &str, spec: Value, targets: &[&str]| {
             let targets: Vec<_> = targets.iter().map(|&target| target.to_owned()).collect();
-            check_spec(&kind.parse().expect(kind), &spec, &targets).err()
+            let checked = check_spec(&kind.parse().expect(kind), &spec, &targets);
+            checked.map_err(String::from).err()
         };
         for (kind, spec, targets) in [
             ("rtt", json!({"dest": "127.0.0.1"}), &[][..]),

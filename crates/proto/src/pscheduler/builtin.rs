@@ -169,18 +169,24 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// A test for a kind of work of which only the name is known here: its specification is open, and
-/// whoever does the work says what is wrong with it.
+/// whoever does the work says what is wrong with it. Of some the types of members are known.
 pub(super) fn open_kind(kind: Kind) -> Test {
+    let mut properties = json!({ "schema": { "type": "integer", "enum": [1] } });
+    if kind.name == "decom.qc" {
+        let wanted = || json!({ "type": ["boolean", "object", "null"] });
+        properties["benchmarks"] = wanted();
+        properties["burn_in"] = wanted();
+        properties["spec"] = json!({ "type": ["object", "null"] });
+    }
     Test {
         examples: format!("Examples:\n\n  task {} --spec '{{ }}'\n", kind.name),
         name: kind.name,
         description: kind.description,
         version: kind.version,
         class: SchedulingClass::Background,
-        schemas: vec![Schema::new(json!({
-            "type": "object",
-            "properties": { "schema": { "type": "integer", "enum": [1] } }
-        }))],
+        schemas: vec![Schema::new(
+            json!({ "type": "object", "properties": properties }),
+        )],
         options: OPEN,
         rule: Rule::AnyAgent,
         target: Target::Outside,

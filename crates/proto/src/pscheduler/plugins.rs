@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::builtin;
 use super::cli::{self, CliOption};
-use super::schemas::Schema;
+use super::schemas::{Misfit, Schema};
 use super::text::{self, Form, Medium};
 use super::time::IsoDuration;
 use super::tools::Tool;
@@ -152,27 +152,27 @@ impl Test {
     /// Checks a specification against its own schema version.
     ///
     /// # Errors
-    /// The text that stands in `error` of `is-valid` (contract, section 13).
-    pub fn check(&self, spec: &Value) -> Result<(), String> {
+    /// What stands in `error` of `is-valid` (contract, section 13).
+    pub fn check(&self, spec: &Value) -> Result<(), Misfit> {
         let Some(members) = spec.as_object() else {
-            return Err("JSON provided must be a dictionary.".to_owned());
+            return Err(Misfit::plain("", "JSON provided must be a dictionary."));
         };
         let highest = self.schemas.len();
         let version = match members.get("schema") {
             None => 1,
-            Some(schema) => match schema.as_i64() {
-                None => return Err("Schema value must be an integer.".to_owned()),
-                Some(version) => version,
-            },
+            Some(schema) => schema
+                .as_i64()
+                .ok_or_else(|| Misfit::plain("/schema", "Schema value must be an integer."))?,
         };
-        let unsupported =
-            || format!("Schema version {version} is not supported (highest is {highest}).");
         let at = usize::try_from(version)
             .ok()
             .and_then(|version| version.checked_sub(1));
         match at.and_then(|at| self.schemas.get(at)) {
             Some(schema) => schema.check(spec),
-            None => Err(unsupported()),
+            None => Err(Misfit::plain(
+                "/schema",
+                format!("Schema version {version} is not supported (highest is {highest})."),
+            )),
         }
     }
 
@@ -181,7 +181,7 @@ impl Test {
     ///
     /// # Errors
     /// As [`Test::check`]; the path is that of the member that a target belongs in.
-    pub fn check_with_targets(&self, spec: &Value, targets: &[String]) -> Result<(), String> {
+    pub fn check_with_targets(&self, spec: &Value, targets: &[String]) -> Result<(), Misfit> {
         let (Some(members), false) = (spec.as_object(), targets.is_empty()) else {
             return self.check(spec);
         };

@@ -32,9 +32,9 @@ impl Schema {
     /// Checks a document against the schema.
     ///
     /// # Errors
-    /// `At /PATH: MESSAGE`, for the error the original would name: the shallowest, and of equal ones
-    /// a missing member before an unexpected one (contract, section 13).
-    pub fn check(&self, instance: &Value) -> Result<(), String> {
+    /// The error the original would name: the shallowest, and of equal ones a missing member before
+    /// an unexpected one (contract, section 13).
+    pub fn check(&self, instance: &Value) -> Result<(), Misfit> {
         self.check_below("", instance)
     }
 
@@ -42,7 +42,7 @@ impl Schema {
     ///
     /// # Errors
     /// As [`Schema::check`].
-    pub fn check_below(&self, prefix: &str, instance: &Value) -> Result<(), String> {
+    pub fn check_below(&self, prefix: &str, instance: &Value) -> Result<(), Misfit> {
         let compiled = self.compiled.get_or_init(|| {
             jsonschema::draft7::options()
                 .should_validate_formats(true)
@@ -52,7 +52,7 @@ impl Schema {
         });
         let validator = match compiled {
             Ok(validator) => validator,
-            Err(error) => return Err(format!("At /: schema does not compile: {error}")),
+            Err(error) => return Err(Misfit::at("", format!("schema does not compile: {error}"))),
         };
         let chosen = validator.iter_errors(instance).min_by_key(|error| {
             let depth = error.instance_path().as_str().matches('/').count();
@@ -62,14 +62,16 @@ impl Schema {
             None => Ok(()),
             Some(error) => {
                 let path = format!("{prefix}{}", error.instance_path().as_str());
-                let path = path
-                    .trim_start_matches('/')
-                    .replace("~1", "/")
-                    .replace("~0", "~");
-                if path.split('/').any(|name| name.starts_with('_')) {
-                    return Err(format!("At /{path}: The value is not valid."));
+                let mut misfit = if path.split('/').any(|name| name.starts_with('_')) {
+                    Misfit::at(&path, "The value is not valid.".to_owned())
+                } else {
+                    Misfit::at(&path, self.message(&error))
+                };
+                if let Some(member) = member_of(error.kind()) {
+                    let member = member.replace('~', "~0").replace('/', "~1");
+                    misfit.path = format!("{path}/{member}");
                 }
-                Err(short(format!("At /{path}: {}", self.message(&error))))
+                Err(misfit)
             }
         }
     }
@@ -86,6 +88,66 @@ impl Schema {
             (Some(own), Some(text)) => own.replace("%s", text),
             _ => python_text(error),
         }
+    }
+}
+
+/// What is wrong with a document, and where. Displayed as the original says it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{said}")]
+pub struct Misfit {
+    /// JSON pointer to the member that does not fit, is missing, or is one too many; empty for the
+    /// document itself.
+    pub path: String,
+    /// What is wrong with it. Nothing below a member that begins with `_` is repeated here.
+    pub text: String,
+    said: String,
+}
+
+impl Misfit {
+    /// In the words of the validator: `At /PATH: TEXT`.
+    #[must_use]
+    pub fn at(path: &str, text: String) -> Self {
+        let shown = path
+            .trim_start_matches('/')
+            .replace("~1", "/")
+            .replace("~0", "~");
+        let said = short(format!("At /{shown}: {text}"));
+        Self {
+            path: path.to_owned(),
+            text: short(text),
+            said,
+        }
+    }
+
+    /// In the words of the original's code around the validator, which name no place.
+    pub(super) fn plain(path: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            path: path.to_owned(),
+            said: text.clone(),
+            text,
+        }
+    }
+}
+
+impl From<Misfit> for String {
+    fn from(misfit: Misfit) -> Self {
+        misfit.said
+    }
+}
+
+/// The member an error of an object is about: the validator points at the object.
+fn member_of(kind: &ValidationErrorKind) -> Option<&str> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is the validator's and grows"
+    )]
+    match kind {
+        ValidationErrorKind::Required { property } => property.as_str(),
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            unexpected.iter().min().map(String::as_str)
+        }
+        _ => None,
     }
 }
 
@@ -528,7 +590,8 @@ mod tests {
                 "At /dest: {'_secret': None} is not valid under any of the given schemas",
             ),
         ] {
-            assert_eq!(spec().check(&instance), Err(want.to_owned()), "{instance}");
+            let said = spec().check(&instance).map_err(|misfit| misfit.to_string());
+            assert_eq!(said, Err(want.to_owned()), "{instance}");
         }
     }
 

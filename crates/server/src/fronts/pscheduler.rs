@@ -217,7 +217,8 @@ impl Front {
             What::TestSpecIsValid { test, spec } => {
                 self.catalogue.test(&test)?;
                 let kind: Kind = test.parse().map_err(|_| Reject::not_found())?;
-                let checked = spec.and_then(|spec| kinds::check_spec(&kind, &spec, &[]));
+                let checked = spec
+                    .and_then(|spec| kinds::check_spec(&kind, &spec, &[]).map_err(String::from));
                 found(Ok(match checked {
                     Ok(()) => json!({ "valid": true }),
                     Err(error) => json!({ "valid": false, "error": error }),

@@ -13,10 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Admin;
 use super::auth::Caller;
 use super::json::Strict;
-use super::page::{self, Page, Query};
-use super::problem::Problem;
+use super::page::{self, Page, PageQuery, Query};
+use super::problem::{Problem, Refusal};
 use super::views::{self, AgentView, EnrolKeyView, HostView, ItemView, SampleView};
-use super::work::PageQuery;
 use crate::control::{self, ControlError, Declared, HistoryRange, NewItem, NewKey};
 
 /// Most samples of one answer.
@@ -30,8 +29,7 @@ const LABEL_CHARS_MAX: usize = 128;
 
 /// Lists agents by name.
 #[utoipa::path(get, path = "/agents", tag = "fleet", params(PageQuery),
-    responses((status = 200, description = "What was asked for", body = Page<AgentView>), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<AgentView>), Refusal))]
 pub(super) async fn list_agents(
     State(admin): State<Admin>,
     Query(query): Query<PageQuery>,
@@ -49,8 +47,7 @@ pub(super) async fn list_agents(
 /// Shows an agent.
 #[utoipa::path(get, path = "/agents/{agent}", tag = "fleet",
     params(("agent" = String, Path, description = "Name, id or a unique beginning of an id")),
-    responses((status = 200, description = "What was asked for", body = AgentView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = AgentView), Refusal))]
 pub(super) async fn show_agent(
     State(admin): State<Admin>,
     Path(agent): Path<String>,
@@ -62,8 +59,7 @@ pub(super) async fn show_agent(
 /// Lets an agent work.
 #[utoipa::path(post, path = "/agents/{agent}/approve", tag = "fleet",
     params(("agent" = String, Path, description = "Name, id or a unique beginning of an id")),
-    responses((status = 200, description = "What was asked for", body = AgentView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = AgentView), Refusal))]
 pub(super) async fn approve_agent(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
@@ -75,8 +71,7 @@ pub(super) async fn approve_agent(
 /// Gives an agent nothing to do and takes nothing from it.
 #[utoipa::path(post, path = "/agents/{agent}/disable", tag = "fleet",
     params(("agent" = String, Path, description = "Name, id or a unique beginning of an id")),
-    responses((status = 200, description = "What was asked for", body = AgentView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = AgentView), Refusal))]
 pub(super) async fn disable_agent(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
@@ -102,8 +97,7 @@ async fn set_state(
 /// Forgets an agent; its runs stay. Answers it as it was.
 #[utoipa::path(delete, path = "/agents/{agent}", tag = "fleet",
     params(("agent" = String, Path, description = "Name, id or a unique beginning of an id")),
-    responses((status = 200, description = "What was asked for", body = AgentView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = AgentView), Refusal))]
 pub(super) async fn remove_agent(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
@@ -133,8 +127,7 @@ pub(super) struct NewKeyBody {
 
 /// Makes an enrolment key. It is shown this once.
 #[utoipa::path(post, path = "/enrolment-keys", tag = "fleet", request_body = NewKeyBody,
-    responses((status = 201, description = "What was made", body = EnrolKeyView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 201, description = "What was made", body = EnrolKeyView), Refusal))]
 pub(super) async fn create_key(
     State(admin): State<Admin>,
     Strict(body): Strict<NewKeyBody>,
@@ -170,8 +163,7 @@ pub(super) async fn create_key(
 
 /// Lists enrolment keys, without the keys.
 #[utoipa::path(get, path = "/enrolment-keys", tag = "fleet",
-    responses((status = 200, description = "What was asked for", body = Page<EnrolKeyView>), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<EnrolKeyView>), Refusal))]
 pub(super) async fn list_keys(
     State(admin): State<Admin>,
 ) -> Result<Json<Page<EnrolKeyView>>, Problem> {
@@ -212,8 +204,7 @@ pub(super) struct NewHostBody {
 
 /// Declares a host to be monitored.
 #[utoipa::path(post, path = "/hosts", tag = "fleet", request_body = NewHostBody,
-    responses((status = 201, description = "What was made", body = HostView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 201, description = "What was made", body = HostView), Refusal))]
 pub(super) async fn create_host(
     State(admin): State<Admin>,
     Strict(body): Strict<NewHostBody>,
@@ -240,8 +231,7 @@ pub(super) async fn create_host(
 
 /// Lists hosts by name, without their inventories.
 #[utoipa::path(get, path = "/hosts", tag = "fleet", params(PageQuery),
-    responses((status = 200, description = "What was asked for", body = Page<HostView>), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<HostView>), Refusal))]
 pub(super) async fn list_hosts(
     State(admin): State<Admin>,
     Query(query): Query<PageQuery>,
@@ -257,8 +247,7 @@ pub(super) async fn list_hosts(
 /// Shows a host with its inventory.
 #[utoipa::path(get, path = "/hosts/{host}", tag = "fleet",
     params(("host" = String, Path, description = "Name, id or a unique beginning of an id")),
-    responses((status = 200, description = "What was asked for", body = HostView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = HostView), Refusal))]
 pub(super) async fn show_host(
     State(admin): State<Admin>,
     Path(host): Path<String>,
@@ -292,8 +281,7 @@ pub(super) struct NewItemBody {
 
 /// Declares an item of a host.
 #[utoipa::path(post, path = "/items", tag = "fleet", request_body = NewItemBody,
-    responses((status = 201, description = "What was made", body = ItemView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 201, description = "What was made", body = ItemView), Refusal))]
 pub(super) async fn create_item(
     State(admin): State<Admin>,
     Strict(body): Strict<NewItemBody>,
@@ -343,8 +331,7 @@ pub(super) struct ItemQuery {
 
 /// Lists items with their newest values.
 #[utoipa::path(get, path = "/items", tag = "fleet", params(ItemQuery),
-    responses((status = 200, description = "What was asked for", body = Page<ItemView>), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<ItemView>), Refusal))]
 pub(super) async fn list_items(
     State(admin): State<Admin>,
     Query(query): Query<ItemQuery>,
@@ -364,8 +351,7 @@ pub(super) async fn list_items(
 /// Shows an item with its newest value.
 #[utoipa::path(get, path = "/items/{item}", tag = "fleet",
     params(("item" = String, Path, description = "Id, a unique beginning of it, or HOST:KEY")),
-    responses((status = 200, description = "What was asked for", body = ItemView), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = ItemView), Refusal))]
 pub(super) async fn show_item(
     State(admin): State<Admin>,
     Path(item): Path<String>,
@@ -400,8 +386,7 @@ pub(super) struct HistoryQuery {
 /// Values of an item, oldest first: the newest of the range.
 #[utoipa::path(get, path = "/items/{item}/history", tag = "fleet",
     params(("item" = String, Path, description = "Id, a unique beginning of it, or HOST:KEY"), HistoryQuery),
-    responses((status = 200, description = "What was asked for", body = Page<SampleView>), (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+    responses((status = 200, description = "What was asked for", body = Page<SampleView>), Refusal))]
 pub(super) async fn history(
     State(admin): State<Admin>,
     Path(item): Path<String>,

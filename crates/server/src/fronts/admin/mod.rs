@@ -14,9 +14,11 @@ mod metrics;
 mod openapi;
 mod page;
 mod problem;
+mod runs;
+mod server;
+mod tasks;
 mod views;
 mod watch;
-mod work;
 
 #[cfg(test)]
 mod tests;
@@ -142,7 +144,7 @@ fn routes() -> Vec<Route> {
         ),
         route("get", "/enrolment-keys", A, get(fleet::list_keys)),
         route("post", "/enrolment-keys", A, post(fleet::create_key)),
-        route("get", "/explain/{noun}/{name}", V, get(work::explain)),
+        route("get", "/explain/{noun}/{name}", V, get(server::explain)),
         route("get", "/hosts", V, get(fleet::list_hosts)),
         route("post", "/hosts", O, post(fleet::create_host)),
         route("get", "/hosts/{host}", V, get(fleet::show_host)),
@@ -150,16 +152,16 @@ fn routes() -> Vec<Route> {
         route("post", "/items", O, post(fleet::create_item)),
         route("get", "/items/{item}", V, get(fleet::show_item)),
         route("get", "/items/{item}/history", V, get(fleet::history)),
-        route("get", "/kinds", V, get(work::list_kinds)),
-        route("get", "/limits", V, get(work::limits)),
-        route("get", "/runs", V, get(work::list_runs)),
+        route("get", "/kinds", V, get(server::list_kinds)),
+        route("get", "/limits", V, get(server::limits)),
+        route("get", "/runs", V, get(runs::list_runs)),
         route("get", "/runs/{run}", V, get(watch::show_run)),
-        route("get", "/runs/{run}/result", V, get(work::run_result)),
-        route("get", "/status", V, get(work::status)),
-        route("get", "/tasks", V, get(work::list_tasks)),
-        route("post", "/tasks", O, post(work::create_task)),
-        route("get", "/tasks/{task}", V, get(work::show_task)),
-        route("post", "/tasks/{task}/cancel", O, post(work::cancel_task)),
+        route("get", "/runs/{run}/result", V, get(runs::run_result)),
+        route("get", "/status", V, get(server::status)),
+        route("get", "/tasks", V, get(tasks::list_tasks)),
+        route("post", "/tasks", O, post(tasks::create_task)),
+        route("get", "/tasks/{task}", V, get(tasks::show_task)),
+        route("post", "/tasks/{task}/cancel", O, post(tasks::cancel_task)),
     ]
 }
 

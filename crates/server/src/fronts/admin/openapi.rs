@@ -7,7 +7,8 @@ use http::{HeaderValue, header};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{fleet, watch, work};
+use super::problem::ProblemBody;
+use super::{fleet, runs, server, tasks, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,10 +25,11 @@ use super::{fleet, watch, work};
         fleet::list_agents, fleet::show_agent, fleet::remove_agent, fleet::approve_agent,
         fleet::disable_agent, fleet::list_keys, fleet::create_key, fleet::list_hosts,
         fleet::create_host, fleet::show_host, fleet::list_items, fleet::create_item,
-        fleet::show_item, fleet::history, watch::show_run, work::list_kinds, work::limits,
-        work::list_runs, work::run_result, work::status, work::list_tasks, work::create_task,
-        work::show_task, work::cancel_task, work::explain,
-    )
+        fleet::show_item, fleet::history, runs::list_runs, runs::run_result, server::explain,
+        server::limits, server::list_kinds, server::status, tasks::cancel_task, tasks::create_task,
+        tasks::list_tasks, tasks::show_task, watch::show_run,
+    ),
+    components(schemas(ProblemBody))
 )]
 pub(super) struct Document;
 

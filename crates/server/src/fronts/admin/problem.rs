@@ -1,10 +1,13 @@
 //! What the admin API says when it says no: a problem body with a stable code.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::control::{ControlError, Trouble};
 
@@ -21,6 +24,22 @@ pub struct ProblemBody {
     pub hint: Option<String>,
     /// Page that says more.
     pub docs: String,
+}
+
+/// Every answer that is no success, for the OpenAPI document.
+pub(super) struct Refusal;
+
+impl IntoResponses for Refusal {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let body = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("ProblemBody")))
+            .build();
+        let response = ResponseBuilder::new()
+            .description("A refusal")
+            .content("application/problem+json", body)
+            .build();
+        BTreeMap::from([("default".to_owned(), response.into())])
+    }
 }
 
 /// A refusal of the admin API.

@@ -18,9 +18,9 @@ use utoipa::IntoParams;
 
 use super::Admin;
 use super::page::Query;
-use super::problem::Problem;
+use super::problem::{Problem, Refusal};
 use super::views::{RunDetail, RunView};
-use super::{views, work};
+use super::{runs, views};
 
 /// Longest wait of one request; longer ones are cut to it.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -38,8 +38,7 @@ pub(super) struct WatchQuery {
 #[utoipa::path(get, path = "/runs/{run}", tag = "work",
     params(("run" = String, Path, description = "Id or a unique beginning of it"), WatchQuery),
     responses((status = 200, description = "What was asked for", body = RunDetail), (status = 304, description = "Nothing has changed"),
-        (status = "default", description = "A refusal",
-            content_type = "application/problem+json", body = super::ProblemBody)))]
+        Refusal))]
 pub(super) async fn show_run(
     State(admin): State<Admin>,
     Path(run): Path<String>,
@@ -56,7 +55,7 @@ pub(super) async fn show_run(
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
     let mut view = admin.control.find_run(&run).await?;
-    let mut tag = tag_of(&work::run_view(&view));
+    let mut tag = tag_of(&runs::run_view(&view));
     if let Some(seen) = seen {
         let deadline = saturating_add(admin.control.clock().now(), wait);
         let mut known = view.run.clone();
@@ -71,7 +70,7 @@ pub(super) async fn show_run(
             let same = run.run == known.run && run.result == known.result;
             known = run;
             view = admin.control.find_run(&id.to_string()).await?;
-            tag = tag_of(&work::run_view(&view));
+            tag = tag_of(&runs::run_view(&view));
             if same {
                 break;
             }
@@ -83,8 +82,8 @@ pub(super) async fn show_run(
         }
     }
     let (events, _) = admin.control.run_story(view.run.run.id).await?;
-    let hosts = work::hosts_of(&admin, &view).await?;
-    let detail = views::run_detail(work::run_view(&view), &events, hosts);
+    let hosts = runs::hosts_of(&admin, &view).await?;
+    let detail = views::run_detail(runs::run_view(&view), &events, hosts);
     let mut response = Json(detail).into_response();
     put_tag(response.headers_mut(), &tag);
     Ok(response)
