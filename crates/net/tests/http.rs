@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,27 +17,45 @@ use muster_net::{
     Clock, Endpoint, GateLimits, Listener, MemoryBudget, NetContext, PeerInfo, Protection,
     Security, dial,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const BODY_MAX: usize = 1000;
 
-/// Echoes method, target and body; `/slow` takes a moment, `/panic` has a bug, `/unread` never looks
-/// at its body.
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// The answer at `/held`: asked for, and let go.
+#[derive(Default)]
+struct Held {
+    asked: Notify,
+    let_go: Notify,
+}
+
+/// Echoes method, target and body; `/held` waits until it is let go, `/kept` the same with the body in
+/// hand, `/panic` has a bug, `/unread` never looks at its body.
+async fn echo(
+    request: Request<Incoming>,
+    held: &Held,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let peer: &PeerInfo = parts.extensions.get().unwrap();
     assert!(peer.is_loopback());
     match parts.uri.path() {
         "/panic" => panic!("a bug in a front"),
-        "/slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+        "/held" => {
+            held.asked.notify_one();
+            held.let_go.notified().await;
+        }
         "/unread" => return Ok(Response::new(Full::from("unread"))),
         _ => {}
     }
     let (status, text) = match read_body(&parts, body, BODY_MAX).await {
         Ok(body) => {
+            if parts.uri.path() == "/kept" {
+                held.asked.notify_one();
+                held.let_go.notified().await;
+            }
             let tls = if peer.security == Security::Plain {
                 "plain"
             } else {
@@ -63,6 +82,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
 struct Server {
     address: SocketAddr,
     context: NetContext,
+    held: Arc<Held>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -92,11 +112,17 @@ impl Server {
             limits,
             ..HttpServer::new(context.clone(), inbound)
         };
-        let service = tower::service_fn(echo);
+        let held = Arc::new(Held::default());
+        let shared = Arc::clone(&held);
+        let service = tower::service_fn(move |request| {
+            let held = Arc::clone(&shared);
+            async move { echo(request, &held).await }
+        });
         let task = tokio::spawn(serve_http(listener, server, service, cancel.clone()));
         Self {
             address,
             context,
+            held,
             cancel,
             task,
         }
@@ -117,6 +143,13 @@ impl Server {
         heard(stream).await
     }
 
+    /// As long as `times` small requests take: far from no time, and far from any deadline.
+    async fn while_others_are_served(&self, times: usize) {
+        for _ in 0..times {
+            assert_eq!(status(&self.talk(get("/").as_bytes()).await), 200);
+        }
+    }
+
     fn refused(&self, reason: &str) -> u64 {
         let counts = self.context.refusals.counts();
         counts
@@ -126,7 +159,7 @@ impl Server {
     }
 }
 
-async fn heard(mut stream: TcpStream) -> String {
+async fn heard(mut stream: impl AsyncRead + Unpin) -> String {
     let mut bytes = Vec::new();
     // A reset after the reply is the client's own fault in these tests.
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
@@ -283,6 +316,16 @@ async fn heads_over_a_limit_are_refused() {
 }
 
 #[tokio::test]
+async fn blank_lines_before_a_request_are_tolerated_and_no_stream_of_them() {
+    let server = Server::plain().await;
+    let some = format!("{}{}", "\r\n".repeat(16), get("/"));
+    assert_eq!(status(&server.talk(some.as_bytes()).await), 200);
+    let reply = server.talk("\r\n".repeat(1000).as_bytes()).await;
+    assert_eq!(status(&reply), 400, "{reply}");
+    assert_eq!(server.context.budget.used(), 0);
+}
+
+#[tokio::test]
 async fn methods_and_versions_that_nobody_needs_are_refused() {
     let server = Server::plain().await;
     for (line, expected) in [
@@ -334,16 +377,18 @@ async fn a_trickle_does_not_prolong_a_head() {
     let server = Server::start(hasty(), Inbound::Plain).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    let mut written = 0;
+    let (reader, mut writer) = stream.into_split();
+    let reply = tokio::spawn(heard(reader));
     // Each byte comes well within the deadline; the head as a whole does not.
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        if stream.write_all(b"X").await.is_err() {
+    while !reply.is_finished() {
+        if writer.write_all(b"X").await.is_err() {
             break;
         }
-        written += 1;
+        server.while_others_are_served(1).await;
     }
-    assert!(written < 100, "the server hung on");
+    let reply = reply.await.unwrap();
+    assert_eq!(status(&reply), 408, "{reply}");
+    assert_eq!(server.refused("http_head_slow"), 1);
 }
 
 #[tokio::test]
@@ -355,20 +400,16 @@ async fn slow_bodies_are_given_up() {
 
     let mut stream = server.connect().await;
     stream.write_all(head.as_bytes()).await.unwrap();
-    let (mut reader, mut writer) = stream.into_split();
-    let feeding = tokio::spawn(async move {
-        while writer.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let (reader, mut writer) = stream.into_split();
+    let reply = tokio::spawn(heard(reader));
+    while !reply.is_finished() {
+        if writer.write_all(b"x").await.is_err() {
+            break;
         }
-    });
-    let mut reply = Vec::new();
-    reader.read_to_end(&mut reply).await.ok();
-    assert_eq!(
-        status(&String::from_utf8(reply).unwrap()),
-        408,
-        "the whole body has a deadline too"
-    );
-    feeding.abort();
+        server.while_others_are_served(5).await;
+    }
+    let reply = reply.await.unwrap();
+    assert_eq!(status(&reply), 408, "the whole body has a deadline too");
     assert_eq!(server.refused("http_body_slow"), 2);
 }
 
@@ -388,7 +429,14 @@ async fn idle_connections_are_closed_without_a_word() {
 #[tokio::test]
 async fn work_of_the_server_is_not_the_clients_delay() {
     let server = Server::start(hasty(), Inbound::Plain).await;
-    let reply = server.talk(get("/slow").as_bytes()).await;
+    let (held, clients) = (get("/held"), async {
+        server.held.asked.notified().await;
+        // A client that is slow in the meantime is given up: its deadline, as long, has passed.
+        let slow = server.talk(b"GET / HTTP/1.1\r\n").await;
+        assert_eq!(status(&slow), 408, "{slow}");
+        server.held.let_go.notify_one();
+    });
+    let (reply, ()) = tokio::join!(server.talk(held.as_bytes()), clients);
     assert_eq!(status(&reply), 200, "{reply}");
 }
 
@@ -434,17 +482,42 @@ async fn memory_for_strangers_has_a_bound() {
     let big_head = get(&format!("/{}", "x".repeat(700)));
     assert_eq!(status(&server.talk(big_head.as_bytes()).await), 503);
     let body = "x".repeat(700);
-    let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 700\r\n\r\n{body}");
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 700\r\n\r\n";
     let mut stream = server.connect().await;
-    let (head, body) = request.split_at(request.len() - 700);
     stream.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
     stream.write_all(body.as_bytes()).await.unwrap();
     let mut reply = vec![0; 12];
     stream.read_exact(&mut reply).await.unwrap();
     assert_eq!(reply, b"HTTP/1.1 503");
     drop(stream);
     assert_eq!(status(&server.talk(get("/").as_bytes()).await), 200);
+}
+
+#[tokio::test]
+async fn a_body_counts_as_long_as_it_is_held() {
+    let context = NetContext {
+        budget: MemoryBudget::new(1000),
+        ..NetContext::new(Clock::system())
+    };
+    let server = Server::start_with(HttpLimits::default(), Inbound::Plain, context, 100).await;
+    let post = |path: &str| {
+        let body = "x".repeat(600);
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 600\r\n\r\n{body}"
+        )
+    };
+    let (kept, others) = (post("/kept"), async {
+        server.held.asked.notified().await;
+        assert_eq!(server.context.budget.used(), 600);
+        assert_eq!(status(&server.talk(post("/").as_bytes()).await), 503);
+        server.held.let_go.notify_one();
+    });
+    let (reply, ()) = tokio::join!(server.talk(kept.as_bytes()), others);
+    assert_eq!(status(&reply), 200, "{reply}");
+    assert_eq!(server.context.budget.used(), 0);
+    assert_eq!(status(&server.talk(post("/").as_bytes()).await), 200);
 }
 
 #[tokio::test]
@@ -487,14 +560,17 @@ async fn draining_answers_what_is_in_hand() {
     let server = Server::plain().await;
     let mut stream = server.connect().await;
     stream
-        .write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        .write_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
     let idle = server.connect().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.held.asked.notified().await;
+    // Connections are taken in order: once another was served, the idle one was taken.
+    server.while_others_are_served(1).await;
     server.cancel.cancel();
+    server.held.let_go.notify_one();
     let reply = heard(stream).await;
-    assert!(reply.contains("GET /slow http plain"), "{reply}");
+    assert!(reply.contains("GET /held http plain"), "{reply}");
     assert_eq!(heard(idle).await, "");
     server.task.await.unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());

@@ -7,7 +7,7 @@ use hyper::body::Body;
 
 use super::guard::BodyWatch;
 use super::head::Reject;
-use crate::limit::MemoryBudget;
+use crate::limit::{MemoryBudget, MemoryShare};
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ impl BodyError {
 ///
 /// A declared length over `limit` is refused before a byte is read; memory grows as bytes arrive and,
 /// for a connection of [`serve_http`](super::serve_http), counts against the memory for unknown
-/// peers while it does.
+/// peers until the last of the bytes is dropped: a body that waits to be parsed is held as well.
 ///
 /// # Errors
 /// See [`BodyError`].
@@ -89,5 +89,23 @@ where
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(match share {
+        Some(share) => Bytes::from_owner(Counted {
+            whole: whole.freeze(),
+            _share: share,
+        }),
+        None => whole.freeze(),
+    })
+}
+
+/// A body with its share of the memory for unknown peers.
+struct Counted {
+    whole: Bytes,
+    _share: MemoryShare,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.whole
+    }
 }

@@ -23,6 +23,9 @@ use crate::limit::MemoryShare;
 
 /// Read at a time.
 const READ_BYTES: usize = 16 * 1024;
+/// Blank lines before a request: old clients send one too many after a body, nobody sends a stream of
+/// them, which would be read for ever.
+const BLANK_LINES_MAX: u32 = 16;
 
 /// What the body of a request came to; shared with who reads it.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +68,8 @@ pub(super) struct Guard<IO> {
     released: usize,
     /// How much of a head was looked at.
     seen: usize,
+    /// Blank lines that came before it.
+    blank: u32,
     phase: Phase,
     first: bool,
     timer: Pin<Box<Sleep>>,
@@ -86,6 +91,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
             buffer: BytesMut::new(),
             released: 0,
             seen: 0,
+            blank: 0,
             phase: Phase::Idle,
             first: true,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -128,10 +134,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
             // Blank lines before a request are tolerated, as everybody does; they buy no time.
             while self.buffer.starts_with(b"\r\n") {
                 self.buffer.advance(2);
+                self.blank += 1;
+                if self.blank > BLANK_LINES_MAX {
+                    self.refuse(Reject::HeadMalformed);
+                    return true;
+                }
             }
             if !self.buffer.is_empty() {
                 self.phase = Phase::Head;
                 self.seen = 0;
+                self.blank = 0;
                 self.arm(self.limits.head);
             }
         }
