@@ -35,7 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::audit::{Audit, Decision, Entry};
-use crate::policy::{ActionClass, Permit, PolicySource, Verdict, is_exclusive, may_repeat};
+use crate::policy::{
+    ActionClass, Permit, PolicySource, Verdict, is_exclusive, is_harmless, may_repeat,
+};
 use crate::tools::{Cause, Context, Failure, Outcome, Registry, SpecError, Tool};
 
 pub use ledger::{Ending, Intent, Ledger, LedgerError, MemoryLedger, Record};
@@ -95,6 +97,9 @@ pub struct Job {
     pub start: Option<Timestamp>,
     /// Given up at this time.
     pub deadline: Option<Timestamp>,
+    /// The server proved nothing of itself: whatever the policy allows, it is obeyed only in what
+    /// observes, scans and measures (threat model, section 2).
+    pub unproven: bool,
 }
 
 impl Job {
@@ -110,6 +115,7 @@ impl Job {
             lane: None,
             start: None,
             deadline: None,
+            unproven: false,
         }
     }
 }
@@ -372,12 +378,7 @@ impl Crew {
                 });
             }
         }
-        let policy = inner.policy.clone();
-        let verdict = inner
-            .clock
-            .off_thread(move || policy.load().verdict(class))
-            .await;
-        let permit = match verdict.unwrap_or_else(|| Verdict::Deny("it cannot be read".into())) {
+        let permit = match self.verdict(class, job.unproven).await {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(reason) => {
                 self.record(&job, Some(class), Decision::Deny, Some(reason.clone()))
@@ -504,6 +505,22 @@ impl Crew {
         drop(self.inner.gate.lock().await);
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
+    }
+
+    async fn verdict(&self, class: ActionClass, unproven: bool) -> Verdict {
+        if unproven && !is_harmless(class) {
+            return Verdict::Deny(format!(
+                "{} is not taken from a server over plain http on another machine",
+                class.word()
+            ));
+        }
+        let policy = self.inner.policy.clone();
+        let verdict = self
+            .inner
+            .clock
+            .off_thread(move || policy.load().verdict(class))
+            .await;
+        verdict.unwrap_or_else(|| Verdict::Deny("it cannot be read".into()))
     }
 
     async fn carry_out(&self, work: Work) {

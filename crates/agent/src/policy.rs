@@ -64,22 +64,28 @@ allow = false
 allow = false
 "#;
 
+/// Whether work of the class changes nothing on this machine: it observes, scans or measures.
+#[must_use]
+pub const fn is_harmless(class: ActionClass) -> bool {
+    match class {
+        ActionClass::Observe | ActionClass::Scan | ActionClass::Measure => true,
+        ActionClass::Command | ActionClass::Deploy | ActionClass::Image | ActionClass::Destroy => {
+            false
+        }
+    }
+}
+
 /// Whether the class counts only in a file that belongs to root.
 #[must_use]
 pub const fn needs_root_file(class: ActionClass) -> bool {
-    match class {
-        ActionClass::Observe | ActionClass::Scan | ActionClass::Measure => false,
-        ActionClass::Command | ActionClass::Deploy | ActionClass::Image | ActionClass::Destroy => {
-            true
-        }
-    }
+    !is_harmless(class)
 }
 
 /// Whether doing such work twice harms nobody, so that a job cut off by a restart may begin again
 /// when the server offers it again.
 #[must_use]
 pub const fn may_repeat(class: ActionClass) -> bool {
-    !needs_root_file(class)
+    is_harmless(class)
 }
 
 /// Whether at most one job of such classes may be under way at a time (teeth contract, section 7,

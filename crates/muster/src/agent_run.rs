@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::{AgentRunArgs, Global, WireName};
 use crate::cli::error::{CliError, Code};
 use crate::cli::output::Output;
+use crate::config::AgentSettings;
 use crate::signals;
 
 /// The agent's own state in the state folder.
@@ -57,8 +58,9 @@ pub(crate) async fn run(global: &Global, out: Output, args: AgentRunArgs) -> Res
         .map_err(|error| CliError::usage("--enrol-key makes no sense").cause(&error))?;
     let drain = signals::drain_on_signal()?;
     let folder = crate::cli::state::folder(global);
+    let settings = AgentSettings::load(&args.config, &folder)?;
     let agent = LocalAgent::open(&folder, key, Vec::new()).await?;
-    let links = agent.links(&servers, &trust)?;
+    let links = agent.links(&servers, &trust, settings.insecure)?;
     tracing::info!(
         agent.id = %agent.id(), agent.name = agent.name(),
         servers = ?servers.iter().map(ServerUrl::to_string).collect::<Vec<_>>(),
@@ -206,11 +208,12 @@ impl LocalAgent {
     }
 
     /// A link to each of `servers`. Where one server is reached over fusion and teeth, each kind of work
-    /// goes over one of them.
+    /// goes over one of them. `insecure`: plain `http` may leave this machine.
     pub(crate) fn links(
         &self,
         servers: &[ServerUrl],
         trust: &Trust,
+        insecure: bool,
     ) -> Result<Vec<Link>, CliError> {
         let has = |wire| servers.iter().any(|server| server.wire() == wire);
         let both = has(WireName::Fusion) && has(WireName::Teeth);
@@ -233,7 +236,9 @@ impl LocalAgent {
         servers
             .iter()
             .map(|server| match server {
-                ServerUrl::Fusion(url) => self.fusion(url, trust, over_fusion_only.clone()),
+                ServerUrl::Fusion(url) => {
+                    self.fusion(url, trust, insecure, over_fusion_only.clone())
+                }
                 ServerUrl::Teeth { endpoint, tls } => {
                     let kinds = over_teeth.clone();
                     Ok(self.teeth(server.to_string(), endpoint, tls.then_some(trust), kinds))
@@ -247,8 +252,16 @@ impl LocalAgent {
         &self,
         url: &fusion::ServerUrl,
         trust: &Trust,
+        insecure: bool,
         kinds: Vec<String>,
     ) -> Result<Link, CliError> {
+        if insecure && url.is_unproven() {
+            tracing::warn!(
+                server = %url,
+                "agent.insecure: plain http to another machine; whoever is on the way reads the \
+                 enrolment key and can be the server, which may only observe, scan and measure"
+            );
+        }
         let config = fusion::Config {
             url: url.clone(),
             agent_id: self.id(),
@@ -256,7 +269,7 @@ impl LocalAgent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             key: self.agent.token().cloned(),
             trust: trust.clone(),
-            insecure: false,
+            insecure,
             first_retry: fusion::FIRST_RETRY,
             kinds: Some(kinds),
         };
@@ -273,8 +286,8 @@ impl LocalAgent {
             CliError::failed(Code::TLS_UNTRUSTED, format!("cannot work for {url}"))
                 .cause(&error)
                 .next(
-                    "use https:// with --pin SHA256 (`muster up` and `server run` print it), or a \
-                 loopback address",
+                    "use https:// with --pin SHA256 (`muster up` and `server run` print it), a loopback \
+                     address, or agent.insecure = true (--agent-insecure)",
                 )
         })?;
         let server = url.to_string();

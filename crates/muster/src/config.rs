@@ -18,7 +18,7 @@ use muster_server::control::EnrolPolicy;
 use muster_store::StoreUrl;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::args::ConfigArgs;
+use crate::cli::args::{AgentConfigArgs, ConfigArgs};
 use crate::cli::error::{CliError, Code};
 
 /// Name of the file in the state folder.
@@ -88,7 +88,10 @@ enum Shape {
 }
 
 /// Every key of the file. Its flag is `--SECTION-KEY`, its variable `MUSTER_SECTION_KEY`.
+///
+/// `agent` is the part of `muster agent run`, the rest that of the server; both may be in one file.
 const KEYS: &[(&str, &str, Shape)] = &[
+    ("agent", "insecure", Shape::Flag),
     ("database", "url", Shape::Text),
     ("egress", "allow", Shape::List),
     ("enrol", "addresses", Shape::List),
@@ -153,7 +156,7 @@ impl fmt::Display for Source {
 }
 
 /// What was given, by section and key.
-type AllGiven = BTreeMap<(&'static str, &'static str), Given>;
+type AllGiven = BTreeMap<Key, Given>;
 
 impl Config {
     /// Reads the file that `args` name, or the one in `state` if there is one, and puts flags and
@@ -167,17 +170,7 @@ impl Config {
         state: &Path,
         purpose: Purpose,
     ) -> Result<Self, CliError> {
-        let mut given = match &args.config {
-            Some(path) => read_file(path, &read(path)?)?,
-            None => {
-                let path = state.join(FILE);
-                if path.exists() {
-                    read_file(&path, &read(&path)?)?
-                } else {
-                    AllGiven::new()
-                }
-            }
-        };
+        let mut given = from_file(args.config.as_deref(), state)?;
         given.extend(command_line(args));
         Self::from_given(&given, purpose)
     }
@@ -309,6 +302,40 @@ fn kept_for(text: &str) -> Result<Option<SignedDuration>, String> {
         ));
     }
     Ok(Some(keep))
+}
+
+/// What `muster agent run` is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AgentSettings {
+    /// Plain `http` may leave this machine, for servers that are believed in harmless things only.
+    pub(crate) insecure: bool,
+}
+
+impl AgentSettings {
+    /// Reads the same file as [`Config::load`], and puts flag and variable over it.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn load(args: &AgentConfigArgs, state: &Path) -> Result<Self, CliError> {
+        let mut given = from_file(args.config.as_deref(), state)?;
+        let said = [(("agent", "insecure"), args.agent_insecure.map(Value::Flag))];
+        given.extend(from_command_line(said));
+        Ok(Self {
+            insecure: flag(&given, ("agent", "insecure")),
+        })
+    }
+}
+
+/// What the file says that was named, or the one in `state` if there is one.
+fn from_file(named: Option<&Path>, state: &Path) -> Result<AllGiven, CliError> {
+    if let Some(path) = named {
+        return read_file(path, &read(path)?);
+    }
+    let path = state.join(FILE);
+    match path.exists() {
+        true => read_file(&path, &read(&path)?),
+        false => Ok(AllGiven::new()),
+    }
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -462,7 +489,7 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// What flags and variables say.
+/// What the server's flags and variables say.
 fn command_line(args: &ConfigArgs) -> AllGiven {
     let text = |value: &Option<String>| value.clone().map(Value::Text);
     let flag = |value: Option<bool>| value.map(Value::Flag);
@@ -475,7 +502,7 @@ fn command_line(args: &ConfigArgs) -> AllGiven {
             .cloned();
         Some(Value::List(items.collect()))
     };
-    [
+    from_command_line([
         (("database", "url"), text(&args.database_url)),
         (("egress", "allow"), list(&args.egress_allow)),
         (("enrol", "addresses"), list(&args.enrol_addresses)),
@@ -500,19 +527,22 @@ fn command_line(args: &ConfigArgs) -> AllGiven {
             text(&args.teeth_idle_without_ping),
         ),
         (("zabbix", "psk"), list(&args.zabbix_psk)),
-    ]
-    .into_iter()
-    .filter_map(|((section, key), value)| {
-        let source = Source::CommandLine { section, key };
-        Some((
-            (section, key),
-            Given {
-                value: value?,
-                source,
-            },
-        ))
-    })
-    .collect()
+    ])
+}
+
+fn from_command_line(said: impl IntoIterator<Item = (Key, Option<Value>)>) -> AllGiven {
+    said.into_iter()
+        .filter_map(|((section, key), value)| {
+            let source = Source::CommandLine { section, key };
+            Some((
+                (section, key),
+                Given {
+                    value: value?,
+                    source,
+                },
+            ))
+        })
+        .collect()
 }
 
 type Key = (&'static str, &'static str);
@@ -664,6 +694,8 @@ mod tests {
             exempt = ["2001:db8::/32"]
             [zabbix]
             psk = []
+            [agent]
+            insecure = true
         "#;
         let config = load(text, &ConfigArgs::default(), Purpose::Up).unwrap();
         assert_eq!(config.enrol_policy, EnrolPolicy::Key);
@@ -796,6 +828,29 @@ mod tests {
         };
         let error = load("", &args, Purpose::Up).unwrap_err();
         assert_eq!(error.detail, ["--listen-teeth or MUSTER_LISTEN_TEETH"]);
+    }
+
+    #[test]
+    fn the_agents_own_word_on_plain_http() {
+        let insecure = |text: &str, flag| {
+            let state = tempfile::tempdir().unwrap();
+            fs::write(state.path().join(FILE), text).unwrap();
+            let args = AgentConfigArgs {
+                config: None,
+                agent_insecure: flag,
+            };
+            AgentSettings::load(&args, state.path())
+        };
+        let yes = "[agent]\ninsecure = true\n";
+        assert!(!insecure("", None).unwrap().insecure);
+        let listen = "[listen]\ninsecure = true\n";
+        assert!(!insecure(listen, None).unwrap().insecure);
+        assert!(insecure(yes, None).unwrap().insecure);
+        let flag_wins = insecure(yes, Some(false)).unwrap();
+        assert!(!flag_wins.insecure);
+        assert!(insecure("", Some(true)).unwrap().insecure);
+        let error = insecure("[agent]\ninsecur = true\n", None).unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("did you mean `insecure`?"));
     }
 
     #[test]

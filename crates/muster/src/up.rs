@@ -87,6 +87,8 @@ impl Up {
         let links = agent.links(
             &wires.servers(&server.bound)?,
             &Trust::Pinned(server.fingerprint),
+            // The listener is this machine's own, and whoever opened it in the clear said so.
+            config.listen.insecure,
         )?;
         let stop_agent = CancellationToken::new();
         let working = agent.run(links, stop_agent.clone());

@@ -3,4 +3,5 @@
 
 pub mod fleet;
 pub mod fuzz;
+pub mod netns;
 pub mod peers;

@@ -129,6 +129,11 @@ async fn words(mut news: mpsc::Receiver<News>) -> Vec<Word> {
     words
 }
 
+/// Waits until the tool is at work, which a probe tells by its progress.
+async fn at_work(news: &mut mpsc::Receiver<News>) {
+    while !matches!(news.recv().await.unwrap().word, Word::Progress(_)) {}
+}
+
 async fn run(bench: &Bench, job: Job) -> Vec<Word> {
     let (sender, news) = news::channel();
     assert_eq!(
@@ -337,8 +342,7 @@ async fn a_repeat_while_it_runs_moves_the_line_and_starts_nothing() {
         .submit(job("r", json!({"ms": 100})), first)
         .await
         .unwrap();
-    assert_eq!(first_news.recv().await.unwrap().word, Word::Begun);
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    at_work(&mut first_news).await;
     let (second, mut second_news) = news::channel();
     let again = Job {
         key: key("r", 2),
@@ -511,6 +515,33 @@ async fn policy_matrix() {
     }
 }
 
+/// Threat model, section 2: plain http to another machine, for observe, scan and measure only.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_proved_nothing_is_obeyed_in_harmless_things_only() {
+    let all = ActionClass::ALL.map(|class| format!("[{}]\nallow = true\n", class.word()));
+    for class in ActionClass::ALL {
+        let probe = Probe {
+            class: Some(class),
+            ..Probe::default()
+        };
+        let bench = bench_with(probe, &all.concat(), Arc::default());
+        let unproven = Job {
+            unproven: true,
+            ..job("r", json!({}))
+        };
+        let accepted = bench.crew.submit(unproven, news::channel().0).await;
+        bench.crew.drain().await;
+        if class <= ActionClass::Measure {
+            assert_eq!(accepted.unwrap(), Accepted::Started, "{class:?}");
+            continue;
+        }
+        let said = accepted.unwrap_err().to_string();
+        assert!(said.contains("plain http on another machine"), "{said}");
+        assert_eq!(decisions(&bench), [("deny".to_owned(), "r".to_owned())]);
+        assert_eq!(bench.probe.runs.load(Ordering::SeqCst), 0, "{class:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_recorded_is_not_done() {
     let bench = bench();
@@ -560,13 +591,13 @@ async fn one_destructive_job_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn cancel_deadline_and_start_are_kept() {
     let bench = bench();
-    let (sender, news) = news::channel();
+    let (sender, mut news) = news::channel();
     bench
         .crew
         .submit(job("c", json!({"hang": true})), sender)
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    at_work(&mut news).await;
     assert!(bench.crew.cancel("test://server", "c"));
     let Some(Word::Failed(failure)) = words(news).await.pop() else {
         panic!("not failed")
@@ -603,13 +634,13 @@ async fn cancel_deadline_and_start_are_kept() {
 #[tokio::test(start_paused = true)]
 async fn draining_ends_all_and_takes_no_more() {
     let bench = bench();
-    let (sender, news) = news::channel();
+    let (sender, mut news) = news::channel();
     bench
         .crew
         .submit(job("r", json!({"hang": true})), sender)
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    at_work(&mut news).await;
     bench.crew.drain().await;
     let Some(Word::Failed(failure)) = words(news).await.pop() else {
         panic!("not failed")
@@ -632,7 +663,9 @@ async fn a_link_that_went_away_stops_nothing() {
     drop(news);
     let spec = json!({"found": 1, "ms": 5});
     bench.crew.submit(job("r", spec), sender).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // All jobs have ended; none was told to.
+    bench.crew.inner.tracker.close();
+    bench.crew.inner.tracker.wait().await;
     let kept = bench.crew.unacknowledged("test://server").await.unwrap();
     assert!(matches!(kept[0].ending, Some(Ending::Finished(_))));
 }

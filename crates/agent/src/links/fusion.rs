@@ -105,6 +105,13 @@ impl ServerUrl {
                 .is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether the server could be somebody else: then it is believed in harmless things only, and
+    /// worked for only if this agent's own configuration says so.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.is_plain() && !self.is_loopback()
+    }
+
     /// The absolute URI of a target.
     fn at(&self, target: &PathAndQuery) -> Result<Uri, http::Error> {
         let mut parts = self.uri.clone().into_parts();
@@ -254,7 +261,7 @@ impl FusionLink {
         call: Call,
     ) -> Result<Self, LinkError> {
         let url = &config.url;
-        if url.is_plain() && !url.is_loopback() && !config.insecure {
+        if url.is_unproven() && !config.insecure {
             return Err(BadUrl::Plain(url.to_string()).into());
         }
         let peer = PeerName::parse(&config.agent_id.to_string())
@@ -408,11 +415,6 @@ impl FusionLink {
 
     fn jobs(&self) -> MutexGuard<'_, BTreeMap<(String, u64), tell::Told>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the server could be somebody else: then it is believed in harmless things only.
-    fn is_unproven(&self) -> bool {
-        self.config.url.is_plain() && !self.config.url.is_loopback()
     }
 }
 

@@ -345,6 +345,21 @@ pub(crate) struct AgentRunArgs {
     /// SHA-256 of the server's certificate in hex, in place of a CA
     #[arg(long, value_name = "SHA256")]
     pub(crate) pin: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: AgentConfigArgs,
+}
+
+/// Where the agent's configuration comes from; a flag wins as in [`ConfigArgs`].
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct AgentConfigArgs {
+    /// Configuration file (else STATE/muster.toml if there is one)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Let plain http go to other machines; such a server may only observe, scan and measure
+    #[arg(long, value_name = "BOOL", env = "MUSTER_AGENT_INSECURE", hide_env_values = true,
+          num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) agent_insecure: Option<bool>,
 }
 
 /// The wires by name.

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use super::FusionLink;
 use super::tell::Told;
 use crate::crew::{Accepted, Job, News, Refusal, RunKey, Word};
-use crate::policy::ActionClass;
 use crate::tools::Failure;
 
 /// The server's name for a run and its offer. Muster's own ids hold a generation; any other id
@@ -66,16 +65,12 @@ impl FusionLink {
                 .or_insert_with(|| Told::new(task, &kind, addresses));
             again
         };
-        if let Some(refusal) = self.refused_unproven(&kind, &spec, &targets) {
-            return self
-                .answer(key, Word::Failed(Failure::denied(refusal)), news)
-                .await;
-        }
         let job = Job {
             targets,
             workers: wanted.workers,
             // One lane for each server: tasks and jobs strictly one after another.
             lane: Some(format!("fusion {}", self.config.url)),
+            unproven: self.config.url.is_unproven(),
             ..Job::new(key.clone(), kind, spec)
         };
         match self.crew.submit(job, news.clone()).await {
@@ -100,23 +95,6 @@ impl FusionLink {
                     .await;
             }
         }
-    }
-
-    /// Why a server that proved nothing is not obeyed in this.
-    fn refused_unproven(&self, kind: &str, spec: &Value, targets: &[Value]) -> Option<String> {
-        if !self.is_unproven() {
-            return None;
-        }
-        let tool = self.crew.registry().find(kind)?;
-        let parts = tool.expand(spec, targets).ok()?;
-        let class = parts.iter().map(|part| tool.class(part)).max()?;
-        let harmless = matches!(
-            class,
-            ActionClass::Observe | ActionClass::Scan | ActionClass::Measure
-        );
-        (!harmless).then(|| {
-            format!("{kind} is not taken from a server over plain http on another machine")
-        })
     }
 
     async fn answer(&self, key: RunKey, word: Word, news: &mpsc::Sender<News>) {
