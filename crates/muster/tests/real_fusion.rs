@@ -7,9 +7,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
+use muster_sim::netns::{Namespace, run};
 use muster_sim::peers::{Peer, program, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,43 +51,6 @@ const NEEDED: [(&str, &str); 6] = [
     ("unshare", "util-linux"),
 ];
 
-/// A network namespace, with loopback only; gone when dropped.
-struct Namespace(String);
-
-impl Namespace {
-    fn new(name: &str) -> Self {
-        let name = format!("muster-{name}-{}", std::process::id());
-        run(Command::new("ip").args(["netns", "add", &name]));
-        let made = Self(name);
-        run(Command::new("ip").args(["-n", &made.0, "link", "set", "lo", "up"]));
-        made
-    }
-
-    /// A command inside.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]);
-        command
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // What is left of it goes with the machine; there is nobody to tell.
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
 /// Server, devices and folders. Fields are dropped in order: peers before their namespace.
 struct Bench {
     server: Option<Peer>,
@@ -97,26 +61,14 @@ struct Bench {
 
 impl Bench {
     /// `None`, said loudly, where the real peers are not.
-    #[expect(
-        clippy::print_stderr,
-        reason = "a test that does not run must not look like one that did"
-    )]
-    fn new(name: &str) -> Option<Self> {
+    fn new() -> Option<Self> {
         for (wanted, package) in NEEDED {
             program(wanted, package)?;
         }
-        if !rustix::process::geteuid().is_root() {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "a network namespace needs root"
-            );
-            eprintln!("\n*** NOT RUN: a network namespace needs root ***\n");
-            return None;
-        }
+        let namespace = Namespace::new()?;
         let folder = tempfile::tempdir().unwrap();
         // The simulator drops its privileges and must still get at its files.
         run(Command::new("chmod").arg("755").arg(folder.path()));
-        let namespace = Namespace::new(name);
         let devices = start_devices(&namespace, folder.path());
         let mut bench = Self {
             server: None,
@@ -185,6 +137,31 @@ impl Bench {
         // In mount and UTS namespaces of its own: neither its state nor its name is this machine's.
         let mut command = self.namespace.command("unshare");
         command.args(["--mount", "--uts", "timeout", "120", "sh", "-c", &script]);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("LANG", "C").env("HOME", "/root");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("[error]")).collect();
+        assert!(errors.is_empty(), "the agent complains: {errors:?}");
+        said
+    }
+
+    /// One pass of the real glpi-agent out of its source tree, with the key as OAuth2 client secret.
+    fn glpi_pass(&self, tree: &Path, key: &str) -> String {
+        let vardir = self.path("glpi-agent");
+        fs::create_dir_all(&vardir).unwrap();
+        let script = format!(
+            "cd {} && hostname glpi-host && exec perl -Ilib bin/glpi-agent --config=none \
+             --vardir={} --no-httpd --logger=stderr --debug --tasks=inventory,netdiscovery \
+             --server=http://127.0.0.1:8080/plugins/fusioninventory/ --no-category=process \
+             --oauth-client-id=lab --oauth-client-secret={key} --force",
+            tree.display(),
+            vardir.display()
+        );
+        let mut command = self.namespace.command("unshare");
+        command.args(["--uts", "timeout", "120", "sh", "-c", &script]);
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -320,7 +297,7 @@ const DISCOVERY: [&str; 11] = [
 
 #[test]
 fn the_real_agent_inventories_itself_and_discovers() {
-    let Some(bench) = Bench::new("fi") else {
+    let Some(bench) = Bench::new() else {
         return;
     };
     bench.agent_pass("inventory");
@@ -381,7 +358,7 @@ fn the_real_agent_inventories_itself_and_discovers() {
 
 #[test]
 fn a_discovery_posted_to_pscheduler_is_done_by_the_real_agent() {
-    let Some(bench) = Bench::new("across") else {
+    let Some(bench) = Bench::new() else {
         return;
     };
     bench.agent_pass("inventory");
@@ -452,9 +429,57 @@ fn a_discovery_posted_to_pscheduler_is_done_by_the_real_agent() {
         assert!(bench.host_names().contains(&name.to_owned()), "{name}");
     }
 }
+
+/// The real glpi-agent is in no Debian package: its source tree is named by the one who has it.
+#[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "a test that does not run must not look like one that did"
+)]
+fn the_real_glpi_agent_speaks_json_and_discovers() {
+    let Some(tree) = std::env::var_os("MUSTER_GLPI_AGENT").map(PathBuf::from) else {
+        eprintln!("\n*** NOT RUN: MUSTER_GLPI_AGENT names no source tree of glpi-agent ***\n");
+        return;
+    };
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let key = bench.cli(&["agent", "key", "create", "--label", "glpi"]);
+    let key = key["key"].as_str().unwrap();
+    // The first pass begins with a PROLOG and sends its inventory as JSON.
+    let said = bench.glpi_pass(&tree, key);
+    assert!(said.contains("supports GLPI Agent protocol"), "{said}");
+    let agent = bench.cli(&["agent", "show", "glpi-host"]);
+    assert_eq!(
+        (&agent["software"], &agent["state"]),
+        (&json!("glpi-agent"), &json!("approved"))
+    );
+    let host = bench.cli(&["host", "show", "glpi-host"]);
+    assert_eq!(host["inventory"]["hardware"]["name"], "glpi-host");
+    assert_eq!(agent["host"], host["id"]);
+
+    // The next ones begin with a contact; the discovery comes with the PROLOG that follows it.
+    let mut create = vec!["task", "create", "netdiscovery", "--agent", "glpi-host"];
+    create.extend(DISCOVERY);
+    let run = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bench.cli(&create));
+        let done = wait_until(Duration::from_secs(120), || {
+            let said = bench.glpi_pass(&tree, key);
+            assert!(said.contains("sending contact request"), "{said}");
+            waiting.is_finished()
+        });
+        assert!(done, "the run does not end");
+        waiting.join().unwrap()
+    });
+    assert_eq!(run["end"], "succeeded", "{run}");
+    assert_eq!(names_of(&run["result"]), NAMES);
+    let switch = bench.cli(&["host", "show", "sw-lab-1"]);
+    assert_eq!(switch["serial"], "CN000MUST1");
+}
+
 #[test]
 fn our_agent_does_the_same_over_p1() {
-    let Some(bench) = Bench::new("p1") else {
+    let Some(bench) = Bench::new() else {
         return;
     };
     let mut command = bench.muster("agent-state");

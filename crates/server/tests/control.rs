@@ -349,7 +349,7 @@ fn a_run_goes_from_submission_to_its_end() {
         );
         assert_eq!(
             control
-                .next_start(id, vec![kind("netdiscovery")])
+                .next_start(id, vec![kind("netdiscovery")], None)
                 .await
                 .unwrap(),
             Some(EPOCH.parse().unwrap())

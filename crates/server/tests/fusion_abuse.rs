@@ -7,14 +7,13 @@
     reason = "how long an answer takes is what is looked at"
 )]
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::routing::any;
 use muster_net::http::{HttpServer, serve_http};
 use muster_net::listen::Listener;
-use muster_net::tls::Inbound;
-use muster_net::{Clock, Entropy, GateLimits, NetContext};
+use muster_net::tls::{Identity, Inbound, Trust};
+use muster_net::{Clock, Endpoint, Entropy, GateLimits, NetContext, Protection, dial};
 use muster_proto::fusion::body::Packing;
 use muster_server::Control;
 use muster_server::control::{EnrolPolicy, Settings};
@@ -22,7 +21,6 @@ use muster_server::fronts::fusion;
 use muster_store::sealed::Sealer;
 use muster_store::{Store, StoreUrl};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// What answers may take while the server is abused: a second, and what a debug build takes on a
@@ -33,12 +31,20 @@ const MEMORY: u64 = 256 << 20;
 
 struct Bed {
     control: Control,
-    address: SocketAddr,
+    to: To,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
 
-async fn bed() -> Bed {
+/// Where the server listens, and how it is spoken to.
+#[derive(Clone)]
+struct To {
+    endpoint: Endpoint,
+    protection: Protection,
+}
+
+/// The plain listener, or the one over TLS.
+async fn bed(tls: bool) -> Bed {
     let clock = Clock::system();
     let store = Store::open(StoreUrl::Memory).await.unwrap();
     store.migrate(clock.now()).await.unwrap();
@@ -56,13 +62,26 @@ async fn bed() -> Bed {
     let listener = Listener::bind("http", "--listen-http", free, GateLimits::default())
         .await
         .unwrap();
-    let address = listener.local_addr();
+    let endpoint = Endpoint::from(listener.local_addr());
+    let (inbound, protection) = if tls {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["127.0.0.1".to_owned()];
+        let identity = Identity::load_or_generate(folder.path(), &names).unwrap();
+        let trust = Trust::Pinned(identity.fingerprint);
+        let inbound = Inbound::rustls(&identity, &[]).unwrap();
+        (inbound, Protection::Tls(trust))
+    } else {
+        (Inbound::Plain, Protection::Plain)
+    };
     let stop = CancellationToken::new();
-    let server = HttpServer::new(NetContext::new(clock), Inbound::Plain);
+    let server = HttpServer::new(NetContext::new(clock), inbound);
     let serving = tokio::spawn(serve_http(listener, server, router, stop.clone()));
     Bed {
         control,
-        address,
+        to: To {
+            endpoint,
+            protection,
+        },
         stop,
         serving,
     }
@@ -76,9 +95,10 @@ impl Bed {
 }
 
 /// Status and body of the answer to raw bytes; status 0 when the line is closed without one.
-async fn exchange(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut reader, mut writer) = stream.split();
+async fn exchange(to: &To, bytes: &[u8]) -> (u16, String) {
+    let patience = Duration::from_secs(10);
+    let stream = dial(&to.endpoint, &to.protection, patience, &Clock::system()).await;
+    let (mut reader, mut writer) = tokio::io::split(stream.unwrap());
     // The server may refuse by the head alone and close: then the rest is not taken.
     let write = async {
         let _ = writer.write_all(bytes).await;
@@ -122,7 +142,7 @@ fn resident() -> u64 {
 async fn is_served(bed: &Bed) -> Duration {
     let begin = Instant::now();
     let good = head("GET", "/api/tasks?agentid=good&module[inventory]=1", "", 0);
-    let (status, body) = exchange(bed.address, &good).await;
+    let (status, body) = exchange(&bed.to, &good).await;
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("nextContactTime"), "{body}");
     begin.elapsed()
@@ -132,7 +152,7 @@ const PROLOG: &str = "<REQUEST><DEVICEID>a</DEVICEID><QUERY>PROLOG</QUERY></REQU
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_that_are_refused() {
-    let bed = bed().await;
+    let bed = bed(false).await;
     let request = |device: &str| {
         format!("<REQUEST><DEVICEID>{device}</DEVICEID><QUERY>PROLOG</QUERY></REQUEST>")
     };
@@ -208,7 +228,7 @@ async fn documents_that_are_refused() {
     let before = resident();
     for (name, body, want) in cases {
         let begin = Instant::now();
-        let (status, answer) = exchange(bed.address, &post("", &body)).await;
+        let (status, answer) = exchange(&bed.to, &post("", &body)).await;
         assert_eq!(status, want, "{name}: {answer}");
         assert!(!answer.contains("root:"), "{name}");
         assert!(
@@ -230,7 +250,15 @@ async fn documents_that_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_are_refused() {
-    let bed = bed().await;
+    heads(bed(false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_are_refused_over_tls() {
+    heads(bed(true).await).await;
+}
+
+async fn heads(bed: Bed) {
     let zlib = Packing::Zlib.pack(PROLOG.as_bytes().to_vec());
     let twice = Packing::Gzip.pack(zlib.clone());
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
@@ -320,33 +348,64 @@ async fn heads_that_are_refused() {
         ),
         ("no agentid", head("GET", "/api/tasks", "", 0), 400),
         ("empty GET", head("GET", "/front/inventory.php", "", 0), 400),
+        (
+            "override of the method",
+            post("X-HTTP-Method-Override: DELETE\r\n", PROLOG.as_bytes()),
+            200,
+        ),
+        ("differing lengths", post("Content-Length: 7\r\n", b""), 400),
+        ("malformed length", post("Content-Length: +1\r\n", b""), 400),
+        ("folded", post("X: a\r\n b\r\n", b""), 400),
+        ("zero in a header", post("X: a\0b\r\n", b""), 400),
+        ("bare CR", post("X: a\rb\r\n", b""), 400),
+        ("space before colon", post("X : a\r\n", b""), 400),
+        ("many headers", post(&"X: a\r\n".repeat(100), b""), 431),
+        (
+            "long header",
+            post(&format!("X: {}\r\n", "x".repeat(128 << 10)), b""),
+            431,
+        ),
+        (
+            "long target",
+            head("GET", &format!("/{}", "x".repeat(65_534)), "", 0),
+            414,
+        ),
+        (
+            "bad chunk",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc\r\n0\r\n\r\n"
+                .to_vec(),
+            400,
+        ),
+        ("connect", head("CONNECT", "x:1", "", 0), 405),
     ];
+    let before = resident();
     for (name, bytes, want) in cases {
         let begin = Instant::now();
-        let (status, answer) = exchange(bed.address, &bytes).await;
+        let (status, answer) = exchange(&bed.to, &bytes).await;
         assert_eq!(status, want, "{name}: {answer}");
         assert!(begin.elapsed() < Duration::from_secs(5), "{name}");
     }
-    let (_, answer) = exchange(bed.address, &head("DELETE", "/api/tasks?agentid=a", "", 0)).await;
+    let (_, answer) = exchange(&bed.to, &head("DELETE", "/api/tasks?agentid=a", "", 0)).await;
     assert!(answer.contains("\"status\":\"error\""), "{answer}");
     assert!(is_served(&bed).await < PATIENCE);
+    assert!(resident().saturating_sub(before) < MEMORY);
     bed.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bombs_at_once_leave_others_served() {
-    let bed = bed().await;
+    let bed = bed(true).await;
     is_served(&bed).await;
     let bomb = post(
         "Content-Type: application/x-compress-zlib\r\n",
         &Packing::Zlib.pack(vec![b' '; 64 << 20]),
     );
     let before = resident();
-    let address = bed.address;
+    let to = bed.to.clone();
     let bombers: Vec<_> = (0..24)
         .map(|_| {
-            let bomb = bomb.clone();
-            tokio::spawn(async move { exchange(address, &bomb).await.0 })
+            let (to, bomb) = (to.clone(), bomb.clone());
+            tokio::spawn(async move { exchange(&to, &bomb).await.0 })
         })
         .collect();
     let mut slowest = Duration::ZERO;

@@ -499,7 +499,7 @@ async fn p3_contact_inventory_and_what_is_refused() {
         enabled: vec!["inventory".to_owned(), "netdiscovery".to_owned()],
         ..Contact::default()
     });
-    let response = native(&bed, contact).await;
+    let response = native(&bed, contact.clone()).await;
     let answer = agent::decode_native(&response, &limits).unwrap();
     let p3::Answer::Ok(Some(plan)) = answer else {
         panic!("{answer:?}")
@@ -539,8 +539,18 @@ async fn p3_contact_inventory_and_what_is_refused() {
     assert_eq!(response.status(), 501);
     let value: Value = serde_json::from_slice(response.body()).unwrap();
     assert_eq!(value["status"], "error");
-    // Its network tasks come over P2: a PROLOG without the id.
+    // Its network tasks come over P2: a PROLOG without the id, which follows a contact at once and is
+    // no reason to come again sooner.
     bed.discover("10.0.0.1").await;
+    let response = native(&bed, contact).await;
+    let answer = agent::decode_native(&response, &limits).unwrap();
+    let p3::Answer::Ok(Some(plan)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        matches!(plan.expiration, Expiration::Seconds(89..=100)),
+        "{plan:?}"
+    );
     assert_eq!(bed.prolog(P2).await.options.len(), 1);
 }
 
@@ -564,6 +574,12 @@ async fn who_is_pending_or_disabled_gives_and_gets_nothing_politely() {
             agent::PrologAnswer::Native(p3::Answer::Pending(Expiration::Now))
         );
         let response = native(&bed, p3::Content::Contact(Contact::default())).await;
+        assert_eq!(response.status(), 202);
+        let id = response.headers()["glpi-request-id"].to_str().unwrap();
+        let digits = id
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_lowercase());
+        assert!(id.len() == 8 && digits, "{id}");
         assert_eq!(
             agent::decode_native(&response, &limits).unwrap(),
             p3::Answer::Pending(Expiration::Seconds(600))
@@ -642,12 +658,77 @@ async fn keys_enrol_and_stay_the_proof() {
 async fn wrong_keys_are_counted() {
     let mut bed = bed(settings(EnrolPolicy::Approve)).await;
     bed.headers = vec![("authorization", "Bearer mek_wrong".to_owned())];
-    for _ in 0..10 {
-        assert_eq!(bed.poll_raw("xyz").await.status(), 401);
+    let wait = async |bed: &Bed, who: &str| {
+        let response = bed.poll_raw(who).await;
+        match response.status().as_u16() {
+            401 => None,
+            429 => Some(
+                response.headers()["retry-after"]
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            ),
+            other => panic!("{other}"),
+        }
+    };
+    for _ in 0..5 {
+        assert_eq!(wait(&bed, "xyz").await, None);
     }
-    let response = bed.poll_raw("xyz").await;
-    assert_eq!(response.status(), 429);
-    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(
+        wait(&bed, "xyz").await.as_deref(),
+        Some("60"),
+        "the account"
+    );
+    for _ in 6..10 {
+        assert_eq!(wait(&bed, "abc").await, None);
+    }
+    assert_eq!(
+        wait(&bed, "abc").await.as_deref(),
+        Some("60"),
+        "the address"
+    );
+    // Another address is another's, and a right key always passes.
+    bed.remote = "10.1.1.9:5000".parse().unwrap();
+    assert_eq!(wait(&bed, "def").await, None);
+    let (_, key) = bed.control.create_key(NewKey::default()).await.unwrap();
+    bed.remote = "127.0.0.1:5000".parse().unwrap();
+    bed.headers = vec![("authorization", format!("Bearer {}", key.expose()))];
+    assert_eq!(bed.poll_raw("xyz").await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_at_the_token_of_an_agent_is_counted_too() {
+    let mut bed = bed(settings(EnrolPolicy::Key)).await;
+    let (_, key) = bed.control.create_key(NewKey::default()).await.unwrap();
+    bed.headers = vec![("authorization", format!("Bearer {}", key.expose()))];
+    assert_eq!(bed.poll_raw("xyz").await.status(), 200);
+    // Another key is a conflict: held and given nothing, politely, as often as a login may fail.
+    bed.headers = vec![("authorization", "Bearer mek_wrong".to_owned())];
+    for _ in 0..3 {
+        assert!(bed.poll("xyz").await.tasks.is_empty());
+    }
+    for _ in 3..5 {
+        assert_eq!(bed.say("xyz", None, inventory("x")).await.status(), 403);
+    }
+    assert_eq!(bed.say("xyz", None, inventory("x")).await.status(), 429);
+    assert_eq!(bed.poll_raw("xyz").await.status(), 429);
+    assert_eq!(bed.say("xyz", None, Content::Prolog).await.status(), 429);
+    // The same at the place where OAuth2 clients ask.
+    let ask = |secret: &str| {
+        Request::builder()
+            .method("POST")
+            .uri("/api.php/token")
+            .body(Bytes::from(format!(
+                "grant_type=client_credentials&client_id=lab&client_secret={secret}"
+            )))
+            .unwrap()
+    };
+    bed.remote = "10.1.1.9:5000".parse().unwrap();
+    for _ in 0..5 {
+        assert_eq!(bed.send(ask("mek_wrong")).await.status(), 401);
+    }
+    assert_eq!(bed.send(ask("mek_wrong")).await.status(), 429);
+    assert_eq!(bed.send(ask(key.expose())).await.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]

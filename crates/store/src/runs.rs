@@ -427,16 +427,19 @@ fn held_by(tx: &mut Tx<'_>, agent: AgentId, kinds: &[Kind]) -> Result<Vec<Held>,
         .collect()
 }
 
-/// The earliest start of a planned run that `agent` could be offered, for saying when to come again.
+/// The earliest start of a planned run that `agent` could be offered, `after` a time if one is given,
+/// for saying when to come again.
 pub fn next_start(
     tx: &mut Tx<'_>,
     agent: AgentId,
     kinds: &[Kind],
+    after: Option<Timestamp>,
 ) -> Result<Option<Timestamp>, StoreError> {
     if kinds.is_empty() {
         return Ok(None);
     }
-    let mut values: Vec<Value> = vec![agent.uuid().into()];
+    let after = after.unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut values: Vec<Value> = vec![agent.uuid().into(), after.into()];
     let mut places = Vec::new();
     for kind in kinds {
         values.push(kind.as_str().into());
@@ -445,7 +448,7 @@ pub fn next_start(
     tx.query_one(
         &format!(
             "SELECT MIN(start_at) AS at FROM runs WHERE state = 'planned' AND kind IN ({}) \
-             AND (agent = $1 OR agent IS NULL)",
+             AND (agent = $1 OR agent IS NULL) AND start_at > $2",
             places.join(", ")
         ),
         &values,

@@ -232,7 +232,9 @@ fn runs_keep_their_state_and_moves_are_guarded() {
                     "too early"
                 );
                 assert_eq!(runs::due(tx, me, &[], t(10), t(10), 10)?.len(), 0);
-                assert_eq!(runs::next_start(tx, me, &kinds)?, Some(t(10)));
+                assert_eq!(runs::next_start(tx, me, &kinds, None)?, Some(t(10)));
+                let later = runs::next_start(tx, me, &kinds, Some(t(10)))?;
+                assert!(later.is_none_or(|start| start > t(10)), "{later:?}");
 
                 let lease = Lease {
                     agent: me,

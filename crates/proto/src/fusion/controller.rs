@@ -191,6 +191,21 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Who speaks, as it says.
+    #[must_use]
+    pub fn speaker(&self) -> Option<&str> {
+        match self {
+            Self::Message(message) => Some(message.device.as_str()),
+            Self::Native(message) => Some(message.device.as_str()),
+            Self::News { agent, .. } => Some(agent.as_str()),
+            Self::Side(ask) => ask.machine().map(PeerName::as_str),
+            Self::Tasks(query) => Some(query.agent.as_str()),
+            Self::Token { client, .. } => Some(client),
+        }
+    }
+}
+
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
@@ -459,18 +474,6 @@ fn read_result(
     context: &mut Context,
 ) -> Result<What, Reason> {
     let body = unpacked(request, limits, context)?;
-    if shape(&body)? == Dialect::P2 {
-        context.dialect = Dialect::P2;
-        let message = p2::Message::parse(&body, limits)?;
-        bounded(
-            &body,
-            matches!(message.content, p2::Content::Inventory(_)),
-            limits,
-        )?;
-        return Ok(What::Message(message));
-    }
-    // The answer is P1's plain JSON, whatever the body was packed with.
-    context.packing = Packing::Plain;
     let query = request.uri().query().unwrap_or_default();
     let value = |name: &str| {
         form_urlencoded::parse(query.as_bytes())
@@ -482,6 +485,22 @@ fn read_result(
                 Some(value.to_owned())
             })
     };
+    if shape(&body)? == Dialect::P2 {
+        context.dialect = Dialect::P2;
+        let mut message = p2::Message::parse(&body, limits)?;
+        let is_inventory = matches!(message.content, p2::Content::Inventory(_));
+        bounded(&body, is_inventory, limits)?;
+        if value("agentid").is_some_and(|agent| agent.trim() != message.device.as_str()) {
+            return Err(Reason::Header("agentid"));
+        }
+        // The document's own PROCESSNUMBER goes before the job of the request around it.
+        message.process = message
+            .process
+            .or_else(|| value("job").filter(|job| is_plain(job, 255)));
+        return Ok(What::Message(message));
+    }
+    // The answer is P1's plain JSON, whatever the body was packed with.
+    context.packing = Packing::Plain;
     let agent = PeerName::parse(&value("agentid").unwrap_or_default()).map_err(Reason::Name)?;
     let job = value("job")
         .filter(|job| is_plain(job, 255))
@@ -748,6 +767,8 @@ mod tests {
             ("POST", "/api/results?agentid=a", b"{\"state\":\"running\"}", 400),
             ("POST", "/api/results?agentid=a&job=j", b"{\"state\":7}", 400),
             ("POST", "/api/results", prolog, 200),
+            ("POST", "/api/results?agentid=a", prolog, 200),
+            ("POST", "/api/results?agentid=b", prolog, 400),
             ("POST", "/api.php/token", b"{\"grant_type\":\"client_credentials\",\"client_id\":\"a\",\"client_secret\":\"b\"}", 200),
             ("POST", "/api.php/token", b"grant_type=client_credentials&client_id=a&client_secret=b", 200),
             ("POST", "/api.php/token", b"grant_type=password", 400),
@@ -755,6 +776,41 @@ mod tests {
         for (method, target, body, want) in cases {
             assert_eq!(status(method, target, body), *want, "{method} {target}");
         }
+    }
+
+    #[test]
+    fn the_job_of_a_document_is_its_own_or_the_requests() {
+        let document = |process| {
+            format!(
+                "<REQUEST><CONTENT><AGENT><END>1</END></AGENT>{process}</CONTENT>\
+                 <DEVICEID>a</DEVICEID><QUERY>NETDISCOVERY</QUERY></REQUEST>"
+            )
+        };
+        for (target, process, job) in [
+            ("/api/results?agentid=a&task=t&job=j", "", Some("j")),
+            (
+                "/api/results?job=j",
+                "<PROCESSNUMBER>7</PROCESSNUMBER>",
+                Some("7"),
+            ),
+            ("/api/results", "", None),
+        ] {
+            let ask = request("POST", target, document(process).as_bytes());
+            let What::Message(message) = decode(&ask, &Limits::default()).unwrap().what else {
+                panic!("{target}")
+            };
+            assert_eq!(message.process.as_deref(), job, "{target}");
+        }
+        let mut headers = request("POST", "/api/results", document("").as_bytes());
+        for (name, value) in [("agentid", "a"), ("job", "j")] {
+            headers
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        let What::Message(message) = decode(&headers, &Limits::default()).unwrap().what else {
+            panic!()
+        };
+        assert_eq!(message.process.as_deref(), Some("j"));
     }
 
     #[test]

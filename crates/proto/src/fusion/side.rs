@@ -79,6 +79,15 @@ pub fn has_action(query: &str) -> bool {
 }
 
 impl Ask {
+    /// Who speaks, where it says so.
+    #[must_use]
+    pub fn machine(&self) -> Option<&PeerName> {
+        match self {
+            Self::Config { machine } | Self::Jobs { machine, .. } => Some(machine),
+            Self::News { machine, .. } => machine.as_ref(),
+        }
+    }
+
     /// Reads a query; parameters come in any order.
     ///
     /// # Errors

@@ -73,8 +73,19 @@ pub struct Admission {
     pub agent: Agent,
     /// Whether it may work.
     pub standing: Standing,
-    /// It was enrolled with a key and came without one: a wire with challenges asks for it.
-    pub wants_proof: bool,
+    /// What it showed of the credential it was enrolled with.
+    pub credential: Credential,
+}
+
+/// What an agent showed of its credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The right one, or it has none.
+    Good,
+    /// None: a wire with challenges asks for it.
+    Missing,
+    /// Another than the one that enrolled it: a failed login.
+    Wrong,
 }
 
 /// Whether a peer may work. All but `Approved` give and get nothing, politely.
@@ -200,7 +211,7 @@ impl Control {
         Ok(same.then_some(Admission {
             agent,
             standing: Standing::Approved,
-            wants_proof: false,
+            credential: Credential::Good,
         }))
     }
 
@@ -253,13 +264,16 @@ impl Control {
             },
         };
         journal::decide(tx, &format!("agent:{}", enrolled.agent.id), &decision)?;
-        let wants_proof = enrolled.bond.token_hash.is_some()
-            && matches!(hello.proof, Proof::None)
-            && matches!(standing, Standing::Held(_));
+        let credential = match (&standing, &enrolled.bond.token_hash, &hello.proof) {
+            (Standing::Held(_), Some(_), Proof::None) => Credential::Missing,
+            (Standing::Held(_), Some(_), Proof::Key(_)) => Credential::Wrong,
+            (Standing::Held(_), None, _) => Credential::Good,
+            (Standing::Approved | Standing::Disabled | Standing::Pending, _, _) => Credential::Good,
+        };
         Ok(Ok(Admission {
             agent: enrolled.agent,
             standing,
-            wants_proof,
+            credential,
         }))
     }
 
@@ -618,6 +632,21 @@ impl Control {
             })
             .await?;
         Ok(())
+    }
+
+    /// Whether there is such an enrolment key, one that enrols no more included: it may be the token
+    /// of an agent. What it may do is judged where it is shown.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn knows_key(&self, key: &Secret) -> Result<bool> {
+        let hash = sha256_hex(key.expose());
+        let found = self
+            .inner
+            .store
+            .read(move |tx| access::key_by_hash(tx, &hash))
+            .await?;
+        Ok(found.is_some())
     }
 
     /// Who holds a token, and what it may do.

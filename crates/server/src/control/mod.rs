@@ -34,7 +34,7 @@ pub use changes::Changes;
 pub use error::{ControlError, Result, Trouble};
 pub use explain::{Explanation, Step, Subject};
 pub use fleet::{Declared, NewItem, Observation, ZABBIX_AGENT_PORT};
-pub use identity::{Admission, Hello, NewKey, Proof, Role, Standing, random_secret};
+pub use identity::{Admission, Credential, Hello, NewKey, Proof, Role, Standing, random_secret};
 pub use item_index::{ItemEntry, ItemIndex};
 pub use lookup::{AgentView, ItemView, Page, RunView, TaskView};
 pub use refusals::RefusalNote;

@@ -391,17 +391,23 @@ impl Control {
             .collect()
     }
 
-    /// When the agent's next planned run begins, for saying when to come again.
+    /// When the agent's next planned run begins, or the next after a time, for saying when to come
+    /// again.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn next_start(&self, agent: AgentId, kinds: Vec<Kind>) -> Result<Option<Timestamp>> {
+    pub async fn next_start(
+        &self,
+        agent: AgentId,
+        kinds: Vec<Kind>,
+        after: Option<Timestamp>,
+    ) -> Result<Option<Timestamp>> {
         Ok(self
             .inner
             .store
             .read(move |tx| {
                 let able = able_kinds(tx, agent, &kinds)?;
-                runs::next_start(tx, agent, &able)
+                runs::next_start(tx, agent, &able, after)
             })
             .await?)
     }

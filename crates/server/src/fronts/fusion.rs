@@ -3,7 +3,8 @@
 //! Translates what [`muster_proto::fusion`] decoded into questions to [`Control`] and its answers
 //! back into the words of the dialect. It decides nothing but the shape: who may work, what is due
 //! and whose word counts is asked; what an offer looks like as a P1 job or a P2 option is in
-//! [`jobs`], what a message says of a machine in [`facts`].
+//! [`jobs`], what a message says of a machine in [`facts`]. P1 is here, P2 in [`legacy`], P3 and the
+//! side protocol in [`native`].
 //!
 //! **Invariants:** a peer hears "accepted" only after the commit. Who is pending, held or disabled
 //! is answered politely and gets and gives nothing. Credentials go out over TLS or loopback only,
@@ -12,6 +13,8 @@
 mod auth;
 mod facts;
 mod jobs;
+mod legacy;
+mod native;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use axum::routing::{MethodRouter, any};
 use http::StatusCode;
 use jiff::SignedDuration;
 use muster_core::agent::{Agent, Capability, Wire};
-use muster_core::host::SourceKind;
+use muster_core::credential::Secret as CoreSecret;
 use muster_core::kind::Kind;
 use muster_core::result::{News, Outcome};
 use muster_core::run::OfferToken;
@@ -32,13 +35,9 @@ use muster_net::http::read_body;
 use muster_net::{PeerInfo, Security};
 use muster_proto::fusion::Limits;
 use muster_proto::fusion::controller::{self, Answer, Ask, Context, Place, What};
-use muster_proto::fusion::inventory::Inventory;
 use muster_proto::fusion::p1::{JobNews, TaskList, TasksQuery};
-use muster_proto::fusion::p2::{self, Reading, Word};
-use muster_proto::fusion::p3::{self, Expiration, Plan};
-use muster_proto::fusion::reply::{JobOption, Reply};
-use muster_proto::fusion::side;
-use muster_proto::fusion::wire::PeerName;
+use muster_proto::fusion::p3;
+use muster_proto::fusion::wire::{PeerName, Secret};
 use rand_core::Rng as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -46,7 +45,7 @@ use tower::ServiceExt as _;
 
 use super::login::Attempts;
 use crate::control::{
-    Admission, Control, ControlError, DueAsk, Hello, Observation, Offer, Proof, Reported, Trouble,
+    Admission, Control, ControlError, Credential, DueAsk, Hello, Offer, Proof, Reported, Trouble,
 };
 
 /// How long who may not work is told to stay away (threat model, section 2).
@@ -56,8 +55,6 @@ const WAIT_PENDING: SignedDuration = SignedDuration::from_mins(10);
 const LEASE_GRACE: SignedDuration = SignedDuration::from_mins(15);
 /// Runs handed over at one contact; the rest come with the next.
 const OFFERS_MAX: i64 = 16;
-/// How old an inventory may be before an agent that would send one is asked to.
-const INVENTORY_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Bodies above this are parsed away from the threads that serve sockets (threat model, section 4);
 /// of packed ones, which may be a thousand times as long inside, those above the second number.
 const PARSE_INLINE_BYTES: usize = 1 << 20;
@@ -133,11 +130,6 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
             return (status, [("content-type", "application/json")], reply).into_response();
         }
     };
-    let from = From {
-        address: peer.ip(),
-        security: peer.security.clone(),
-        headers: &parts.headers,
-    };
     let request = http::Request::from_parts(parts.clone(), body);
     let decoded = if is_large(request.body()) {
         let limits = Arc::clone(&front.limits);
@@ -153,8 +145,19 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
     };
     let response = match decoded {
         Ok(Ok(ask)) => {
-            let context = ask.context.clone();
+            let mut context = ask.context.clone();
+            let from = From {
+                address: peer.ip(),
+                security: peer.security.clone(),
+                headers: &parts.headers,
+                who: ask.what.speaker().unwrap_or_default().to_owned(),
+            };
             let answer = front.answer(ask, &from).await;
+            if matches!(answer, Answer::Native(p3::Answer::Pending(_))) {
+                // Without one, an agent that comes back for the answer cannot be told from others.
+                let invent = || format!("{:08X}", front.control.rng().next_u32());
+                context.request_id.get_or_insert_with(invent);
+            }
             controller::encode(answer, &context)
         }
         Ok(Err(reject)) => {
@@ -183,6 +186,8 @@ struct From<'r> {
     address: IpAddr,
     security: Security,
     headers: &'r http::HeaderMap,
+    /// Who speaks, as it says: the account of failed logins.
+    who: String,
 }
 
 impl From<'_> {
@@ -227,13 +232,21 @@ impl Front {
             What::Native(message) => self.native(message, &context, from).await,
             What::News { agent, job, news } => self.news(agent, &job, news, &context, from).await,
             What::Side(ask) => self.side(ask).await,
-            // The token is the key itself: what it may do is judged where it is shown.
-            What::Token { secret, .. } => Ok(Answer::Token {
-                token: secret,
-                expires_in: 3600,
-            }),
+            What::Token { secret, .. } => self.token(secret, from).await,
         };
         answered.unwrap_or_else(|error| self.trouble(&error, from))
+    }
+
+    /// The token is the key itself: what it may do is judged where it is shown.
+    async fn token(&self, secret: Secret, from: &From<'_>) -> Result<Answer, ControlError> {
+        let key = CoreSecret::new(secret.reveal());
+        Ok(match self.control.knows_key(&key).await? {
+            true => Answer::Token {
+                token: secret,
+                expires_in: 3600,
+            },
+            false => self.wrong_login(from),
+        })
     }
 
     /// An error of the application in HTTP's words; the dialect's are added when it is written.
@@ -244,7 +257,10 @@ impl Front {
             Trouble::Invalid => (StatusCode::BAD_REQUEST, None),
             Trouble::NotFound => (StatusCode::NOT_FOUND, None),
             Trouble::Refused if error.code == "NOT_AUTHENTICATED" => {
-                return self.not_authenticated(from);
+                return match auth::proof(from.headers) {
+                    Proof::None => not_authenticated(),
+                    Proof::Key(_) => self.wrong_login(from),
+                };
             }
             Trouble::Refused => (StatusCode::FORBIDDEN, None),
             Trouble::TooMuch => (StatusCode::TOO_MANY_REQUESTS, Some(600)),
@@ -263,23 +279,25 @@ impl Front {
 
     /// 401, or 429 after too many wrong credentials. A request with none is no wrong one: real GLPI
     /// agents draw two 401 for each message.
-    fn not_authenticated(&self, from: &From<'_>) -> Answer {
-        let wrong = matches!(auth::proof(from.headers), Proof::Key(_));
+    fn wrong_login(&self, from: &From<'_>) -> Answer {
         let now = self.control.clock().instant();
-        let wait = if wrong {
-            self.attempts.failed(from.address, now)
-        } else {
-            None
-        };
-        Answer::Error {
-            status: if wait.is_some() {
-                StatusCode::TOO_MANY_REQUESTS
-            } else {
-                StatusCode::UNAUTHORIZED
-            },
-            message: "not authenticated".to_owned(),
-            retry_after: wait,
-            authenticate: wait.is_none(),
+        match self.attempts.failed(from.address, Some(&from.who), now) {
+            Some(wait) => too_many_failures(wait),
+            None => not_authenticated(),
+        }
+    }
+
+    /// An agent with a key that shows none is challenged: that is how agents learn to show it. One
+    /// that shows another is held, politely, as often as a login may fail.
+    fn challenge(&self, admission: &Admission, from: &From<'_>) -> Option<Answer> {
+        match admission.credential {
+            Credential::Good => None,
+            Credential::Missing => Some(not_authenticated()),
+            Credential::Wrong => {
+                let now = self.control.clock().instant();
+                let wait = self.attempts.failed(from.address, Some(&from.who), now);
+                wait.map(too_many_failures)
+            }
         }
     }
 
@@ -330,25 +348,13 @@ impl Front {
         self.check_in(who, context, from).await
     }
 
-    /// An upload counts only from who may work. An agent with a key that shows none is challenged:
-    /// that is how agents learn to show it.
-    fn allowed(&self, admission: &Admission, from: &From<'_>) -> Option<Answer> {
+    /// An upload counts only from who may work.
+    fn refusal(&self, admission: &Admission, from: &From<'_>) -> Option<Answer> {
         if admission.standing.may_work() {
             return None;
         }
-        if self.wants_proof(admission, from) {
-            return Some(self.not_authenticated(from));
-        }
-        Some(Answer::Error {
-            status: StatusCode::FORBIDDEN,
-            message: "this agent is not approved".to_owned(),
-            retry_after: None,
-            authenticate: false,
-        })
-    }
-
-    fn wants_proof(&self, admission: &Admission, from: &From<'_>) -> bool {
-        admission.wants_proof && matches!(auth::proof(from.headers), Proof::None)
+        let refused = || refuse(StatusCode::FORBIDDEN, "this agent is not approved");
+        Some(self.challenge(admission, from).unwrap_or_else(refused))
     }
 
     fn may_carry_secrets(&self, from: &From<'_>) -> bool {
@@ -358,21 +364,25 @@ impl Front {
     }
 
     /// When an agent with nothing due comes again: the interval less up to a tenth of it, so that a
-    /// fleet that began at once does not stay together; sooner when its next work is due sooner.
+    /// fleet that began at once does not stay together; sooner when its next work is due sooner. With
+    /// `given`, what is due already is handed over in this round and no reason to hurry.
     async fn next_contact(
         &self,
         agent: &Agent,
         kinds: Vec<Kind>,
+        given: bool,
     ) -> Result<SignedDuration, ControlError> {
         let interval = self.control.settings().contact_interval;
         let chance = i64::from(self.control.rng().next_u32() % 1000);
         let spread = interval.as_millis().saturating_mul(i128::from(chance)) / 10_000;
         let spread = SignedDuration::from_millis(i64::try_from(spread).unwrap_or(0));
         let usual = interval.saturating_sub(spread);
-        let Some(start) = self.control.next_start(agent.id, kinds).await? else {
+        let now = self.control.clock().now();
+        let after = given.then_some(now);
+        let Some(start) = self.control.next_start(agent.id, kinds, after).await? else {
             return Ok(usual);
         };
-        let until = start.duration_since(self.control.clock().now());
+        let until = start.duration_since(now);
         Ok(usual.min(until).max(SignedDuration::from_secs(1)))
     }
 
@@ -414,8 +424,6 @@ impl Front {
         Ok(())
     }
 
-    // --- P1 -----------------------------------------------------------------------------------
-
     async fn tasks(
         &self,
         query: TasksQuery,
@@ -435,8 +443,8 @@ impl Front {
         let admission = self.check_in(who, context, from).await?;
         let now = self.control.clock().now();
         let at = |after: SignedDuration| now.as_second().saturating_add(after.as_secs().max(1));
-        if self.wants_proof(&admission, from) {
-            return Ok(self.not_authenticated(from));
+        if let Some(challenge) = self.challenge(&admission, from) {
+            return Ok(challenge);
         }
         if !admission.standing.may_work() || context.is_head {
             return Ok(Answer::Tasks(TaskList {
@@ -457,7 +465,7 @@ impl Front {
                 Err(reason) => self.decline(&offer, &agent, reason).await?,
             }
         }
-        let next_contact = at(self.next_contact(&agent, kinds).await?);
+        let next_contact = at(self.next_contact(&agent, kinds, false).await?);
         Ok(Answer::Tasks(TaskList {
             tasks,
             next_contact,
@@ -479,11 +487,11 @@ impl Front {
             capabilities: None,
         };
         let admission = self.check_in(who, context, from).await?;
-        if let Some(refusal) = self.allowed(&admission, from) {
+        if let Some(refusal) = self.refusal(&admission, from) {
             return Ok(refusal);
         }
         let Some(token) = jobs::token_of(job) else {
-            return Ok(unknown_job());
+            return Ok(refuse(StatusCode::NOT_FOUND, "there is no such job"));
         };
         let news = match news {
             JobNews::Begun => News::Began,
@@ -517,328 +525,31 @@ impl Front {
         }
         Ok(())
     }
+}
 
-    // --- P2 -----------------------------------------------------------------------------------
-
-    async fn message(
-        &self,
-        message: p2::Message,
-        context: &Context,
-        from: &From<'_>,
-    ) -> Result<Answer, ControlError> {
-        let p2::Message {
-            device,
-            process,
-            content,
-        } = message;
-        let token = process.as_deref().and_then(jobs::token_of);
-        if content == p2::Content::Prolog {
-            return match context.agent_id {
-                Some(_) => self.native_prolog(&device, context, from).await,
-                None => self.prolog(&device, context, from).await,
-            };
-        }
-        // Our own agents upload what P1 asked for under the id they asked with.
-        let who = Who {
-            id: facts::own_id(device.as_str(), context.software.as_ref()),
-            ..Who::device(device)
-        };
-        let admission = self.check_in(who, context, from).await?;
-        if let Some(refusal) = self.allowed(&admission, from) {
-            return Ok(refusal);
-        }
-        let agent = admission.agent;
-        match content {
-            p2::Content::Prolog => {}
-            p2::Content::Inventory(inventory) => {
-                self.inventory(&agent, inventory, token).await?;
-            }
-            p2::Content::NetDiscovery(words) => {
-                for word in words {
-                    let word = match word {
-                        Word::Device(device) => {
-                            self.observe(
-                                &agent,
-                                SourceKind::Discovery,
-                                facts::of_device(&device),
-                                None,
-                            )
-                            .await?;
-                            Word::Device(device.to_json().to_string())
-                        }
-                        Word::Count(count) => Word::Count(count),
-                        Word::End => Word::End,
-                        Word::Exit => Word::Exit,
-                        Word::Start { agent_version } => Word::Start { agent_version },
-                    };
-                    self.word(&agent, token, word).await?;
-                }
-            }
-            p2::Content::NetInventory(words) => {
-                for word in words {
-                    let word = match word {
-                        Word::Device(Reading::Read { info, content, .. }) => {
-                            let facts = facts::of_device(&info);
-                            self.observe(&agent, SourceKind::Netinventory, facts, None)
-                                .await?;
-                            Word::Device(content)
-                        }
-                        Word::Device(Reading::Error { id, message, .. }) => {
-                            Word::Device(json!({"id": id, "error": message}).to_string())
-                        }
-                        Word::Count(count) => Word::Count(count),
-                        Word::End => Word::End,
-                        Word::Exit => Word::Exit,
-                        Word::Start { agent_version } => Word::Start { agent_version },
-                    };
-                    self.word(&agent, token, word).await?;
-                }
-            }
-        }
-        Ok(Answer::Reply(Reply::default()))
-    }
-
-    /// A word of a network task. START comes once per range and END twice: the run machine takes
-    /// repeats for what they are.
-    async fn word(
-        &self,
-        agent: &Agent,
-        token: Option<OfferToken>,
-        word: Word<String>,
-    ) -> Result<(), ControlError> {
-        let Some(token) = token else {
-            tracing::debug!(agent.name = %agent.name, "news of a job that nobody gave");
-            return Ok(());
-        };
-        let news = match word {
-            Word::Start { .. } | Word::Count(_) => News::Began,
-            Word::Device(part) => News::Part(part),
-            Word::End => News::Finished(Outcome {
-                succeeded: true,
-                result: None,
-                diags: None,
-            }),
-            Word::Exit => News::Finished(Outcome::failure("the agent gave the job up")),
-        };
-        self.report(token, agent, news).await
-    }
-
-    async fn observe(
-        &self,
-        agent: &Agent,
-        what: SourceKind,
-        facts: muster_core::host::HostFacts,
-        inventory: Option<String>,
-    ) -> Result<muster_core::HostId, ControlError> {
-        let own = what == SourceKind::Inventory;
-        let wire = Wire::Fusion;
-        self.control
-            .observe(Observation {
-                wire,
-                agent: agent.id,
-                what,
-                facts,
-                inventory,
-                own,
-            })
-            .await
-    }
-
-    async fn inventory(
-        &self,
-        agent: &Agent,
-        inventory: Inventory,
-        token: Option<OfferToken>,
-    ) -> Result<(), ControlError> {
-        let before = match (inventory.partial, agent.host) {
-            (true, Some(host)) => self.control.inventory(host).await?,
-            (true, None) | (false, _) => None,
-        };
-        let merged = inventory.merged_over(before.as_deref().unwrap_or("{}"));
-        let facts = facts::of_inventory(&inventory.identity());
-        let name = facts.name.clone();
-        let host = self
-            .observe(agent, SourceKind::Inventory, facts, Some(merged))
-            .await?;
-        let result = json!({"succeeded": true, "host": host.to_string(), "name": name}).to_string();
-        let outcome = Outcome::success(result);
-        match token {
-            Some(token) => self.report(token, agent, News::Finished(outcome)).await,
-            None => {
-                let kind = facts::inventory_kind();
-                self.control
-                    .close_by_observation(agent.id, &kind, outcome)
-                    .await?;
-                Ok(())
-            }
-        }
-    }
-
-    async fn prolog(
-        &self,
-        device: &PeerName,
-        context: &Context,
-        from: &From<'_>,
-    ) -> Result<Answer, ControlError> {
-        let admission = self.check_in_silent(device, context, from).await?;
-        if self.wants_proof(&admission, from) {
-            return Ok(self.not_authenticated(from));
-        }
-        let hours = |time: SignedDuration| Some(time.as_secs_f64() / 3600.0);
-        if !admission.standing.may_work() {
-            let prolog_freq = hours(WAIT_PENDING.saturating_add(SignedDuration::from_mins(5)));
-            return Ok(Answer::Reply(Reply {
-                prolog_freq,
-                ..Reply::default()
-            }));
-        }
-        let agent = admission.agent;
-        let mut reply = Reply {
-            send_inventory: self.wants_inventory(&agent).await?,
-            ..Reply::default()
-        };
-        for offer in self.due(&agent, jobs::p2_kinds(), from).await? {
-            match jobs::as_option(&offer) {
-                Ok(Some(option)) => reply.options.push(option),
-                Ok(None) => reply.send_inventory = true,
-                Err(reason) => self.decline(&offer, &agent, reason).await?,
-            }
-        }
-        if reply
-            .options
-            .iter()
-            .any(|option| matches!(option, JobOption::NetDiscovery(_)))
-        {
-            tracing::debug!(agent.name = %agent.name, "network jobs handed over");
-        }
-        reply.prolog_freq = hours(self.next_contact(&agent, jobs::p2_kinds()).await?);
-        Ok(Answer::Reply(reply))
-    }
-
-    /// Whether the machine the agent runs on has told of itself lately.
-    async fn wants_inventory(&self, agent: &Agent) -> Result<bool, ControlError> {
-        let Some(host) = agent.host else {
-            return Ok(true);
-        };
-        let Ok(host) = self.control.find_host(&host.to_string()).await else {
-            return Ok(true);
-        };
-        let now = self.control.clock().now();
-        let recent = host.sources.iter().any(|source| {
-            source.what == SourceKind::Inventory
-                && source.agent == Some(agent.id)
-                && now.duration_since(source.at) < INVENTORY_AGE
-        });
-        Ok(!recent)
-    }
-
-    // --- P3 -----------------------------------------------------------------------------------
-
-    async fn native_prolog(
-        &self,
-        device: &PeerName,
-        context: &Context,
-        from: &From<'_>,
-    ) -> Result<Answer, ControlError> {
-        let admission = self.check_in_silent(device, context, from).await?;
-        if self.wants_proof(&admission, from) {
-            return Ok(self.not_authenticated(from));
-        }
-        match admission.standing.may_work() {
-            true => self.plan(&admission.agent).await,
-            false => Ok(Answer::Native(p3::Answer::Pending(Expiration::Now))),
-        }
-    }
-
-    async fn plan(&self, agent: &Agent) -> Result<Answer, ControlError> {
-        let next = self.next_contact(agent, jobs::p2_kinds()).await?;
-        Ok(Answer::Native(p3::Answer::Ok(Some(Plan {
-            expiration: Expiration::Seconds(u64::try_from(next.as_secs()).unwrap_or(1).max(1)),
-            native: vec!["inventory".to_owned()],
-            legacy: vec!["netdiscovery".to_owned()],
-            disabled: jobs::NOT_GIVEN
-                .iter()
-                .map(|task| (*task).to_owned())
-                .collect(),
-            message: None,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))))
-    }
-
-    async fn native(
-        &self,
-        message: p3::Message,
-        context: &Context,
-        from: &From<'_>,
-    ) -> Result<Answer, ControlError> {
-        let p3::Message { device, content } = message;
-        match content {
-            p3::Content::Contact(contact) => {
-                let capabilities = Some(facts::of_contact(&contact));
-                let who = Who {
-                    capabilities,
-                    ..Who::device(device)
-                };
-                let admission = self.check_in(who, context, from).await?;
-                if self.wants_proof(&admission, from) {
-                    return Ok(self.not_authenticated(from));
-                }
-                if admission.standing.may_work() {
-                    return self.plan(&admission.agent).await;
-                }
-                let wait = u64::try_from(WAIT_PENDING.as_secs()).unwrap_or(600);
-                Ok(Answer::Native(p3::Answer::Pending(Expiration::Seconds(
-                    wait,
-                ))))
-            }
-            p3::Content::Inventory(inventory) => {
-                let admission = self.check_in_silent(&device, context, from).await?;
-                if let Some(refusal) = self.allowed(&admission, from) {
-                    return Ok(refusal);
-                }
-                self.inventory(&admission.agent, inventory, None).await?;
-                Ok(Answer::Native(p3::Answer::Ok(None)))
-            }
-            p3::Content::Other(action) => Ok(Answer::Error {
-                status: StatusCode::NOT_IMPLEMENTED,
-                message: format!("action {action} is not supported here"),
-                retry_after: None,
-                authenticate: false,
-            }),
-        }
-    }
-
-    // --- side protocol ------------------------------------------------------------------------
-
-    async fn side(&self, ask: side::Ask) -> Result<Answer, ControlError> {
-        match ask {
-            side::Ask::Config { .. } => Ok(Answer::Config),
-            side::Ask::Jobs { remote, .. } => Ok(Answer::Jobs(remote)),
-            side::Ask::News {
-                machine: Some(machine),
-                ..
-            } if !self
-                .control
-                .knows_peer(Wire::Fusion, machine.as_str())
-                .await? =>
-            {
-                Ok(Answer::Error {
-                    status: StatusCode::BAD_REQUEST,
-                    message: "unknown machineid".to_owned(),
-                    retry_after: None,
-                    authenticate: false,
-                })
-            }
-            side::Ask::News { .. } => Ok(Answer::Accepted),
-        }
+fn refuse(status: StatusCode, message: impl Into<String>) -> Answer {
+    Answer::Error {
+        status,
+        message: message.into(),
+        retry_after: None,
+        authenticate: false,
     }
 }
 
-fn unknown_job() -> Answer {
+fn not_authenticated() -> Answer {
     Answer::Error {
-        status: StatusCode::NOT_FOUND,
-        message: "there is no such job".to_owned(),
+        status: StatusCode::UNAUTHORIZED,
+        message: "not authenticated".to_owned(),
         retry_after: None,
+        authenticate: true,
+    }
+}
+
+fn too_many_failures(wait: u32) -> Answer {
+    Answer::Error {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        message: "not authenticated".to_owned(),
+        retry_after: Some(wait),
         authenticate: false,
     }
 }

@@ -84,7 +84,7 @@ async fn authenticate(
         Err(error) if error.trouble == Trouble::Refused => {
             let now = admin.control.clock().instant();
             admin.refusals.count("bad_token");
-            match admin.failures.failed(peer.ip(), now) {
+            match admin.failures.failed(peer.ip(), None, now) {
                 None => Err(not_authenticated()),
                 Some(seconds) => {
                     let mut problem = Problem::new(

@@ -393,7 +393,7 @@ impl<'f> Connection<'f> {
         for offer in offers {
             self.hand_over(session, offer, now).await;
         }
-        if let Ok(Some(start)) = self.front.control.next_start(agent, kinds).await {
+        if let Ok(Some(start)) = self.front.control.next_start(agent, kinds, None).await {
             let wait = start.duration_since(self.clock.now());
             let wait = Duration::try_from(wait).unwrap_or_default();
             // One that was due when it was asked and was not offered has a reason that looking at
