@@ -1,9 +1,10 @@
 //! The four protocols Muster speaks, as wire types, codecs and sessions for both ends.
 //!
 //! Nothing here does I/O, is async, reads a clock or knows the domain types of `muster-core`. The
-//! modules do not name each other; what they share is [`session`].
+//! protocols' modules do not name each other; what they share is [`session`] and [`json`].
 
 pub mod fusion;
+pub mod json;
 pub mod pscheduler;
 pub mod session;
 pub mod teeth;

@@ -280,6 +280,7 @@ fn limits() -> Vec<LimitView> {
         count("teeth.handshake_bytes", teeth.handshake_bytes),
         LimitView::new("teeth.log_lines_per_second", teeth.log_lines_per_second),
         count("pscheduler.body_bytes", tasks.body_bytes_max),
+        count("pscheduler.task_bytes", tasks.task_bytes_max),
         count("pscheduler.query_parameters", tasks.parameters_max),
         LimitView::new("pscheduler.wait_seconds", tasks.wait_secs_max),
         LimitView::new("pscheduler.runs_per_task", tasks.runs_max),

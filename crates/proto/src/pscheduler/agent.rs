@@ -10,9 +10,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::json::{compact, parse};
+use super::json::compact;
 use super::time::Stamp;
 use super::wire::{Limits, RunState};
+use crate::json::parse;
 
 /// Everything but what RFC 3986 calls unreserved.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC

@@ -7,7 +7,8 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::json::{JsonLimits, compact, parse, python_quote};
+use super::json::{compact, python_quote};
+use crate::json::{JsonLimits, parse};
 
 /// What follows an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

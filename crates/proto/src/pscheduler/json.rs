@@ -1,354 +1,10 @@
-//! JSON as pScheduler reads and writes it.
+//! What pScheduler does with JSON besides reading it, which is [`crate::json`]'s.
 //!
-//! Reading follows Python's decoder down to its error texts, because clients print them to people;
-//! it adds the limits Muster keeps on anything from outside. Writing is compact or "pretty" the way
-//! the original writes it. Comments, secrets and containment (contract, sections 1 and 3) are plain
-//! functions over [`Value`]. This module knows no endpoint and no task.
+//! Writing is compact or "pretty" the way the original writes it. Comments, secrets and containment
+//! (contract, sections 1 and 3) are plain functions over [`Value`]. This module knows no endpoint and
+//! no task.
 
-use serde_json::{Map, Number, Value};
-
-/// What bounds a JSON document from outside.
-#[derive(Debug, Clone, Copy)]
-pub struct JsonLimits {
-    /// Objects and arrays inside each other.
-    pub depth_max: usize,
-    /// Members of one object.
-    pub members_max: usize,
-    /// Elements of one array.
-    pub elements_max: usize,
-    /// Bytes of one string after decoding.
-    pub string_bytes_max: usize,
-    /// Characters of one number.
-    pub number_chars_max: usize,
-}
-
-impl Default for JsonLimits {
-    fn default() -> Self {
-        // The threat model's table for JSON on every wire.
-        Self {
-            depth_max: 64,
-            members_max: 10_000,
-            elements_max: 1_000_000,
-            string_bytes_max: 8 << 20,
-            number_chars_max: 64,
-        }
-    }
-}
-
-/// Why a document is not JSON we take. `Display` is Python's text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: line {line} column {column} (char {char})")]
-pub struct JsonError {
-    /// The fault, in Python's words where Python has them.
-    pub what: &'static str,
-    /// Line of the fault, from 1.
-    pub line: usize,
-    /// Column of the fault in characters, from 1.
-    pub column: usize,
-    /// Offset of the fault in characters, from 0.
-    pub char: usize,
-}
-
-/// Reads one JSON document. Of members given twice the last one counts, as in the original.
-///
-/// # Errors
-/// [`JsonError`] for anything that is not JSON or exceeds a limit.
-pub fn parse(text: &str, limits: &JsonLimits) -> Result<Value, JsonError> {
-    let mut reader = Reader {
-        text,
-        at: 0,
-        limits,
-    };
-    reader.skip_space();
-    let value = reader.value(0)?;
-    reader.skip_space();
-    if reader.at < text.len() {
-        return Err(reader.error("Extra data", reader.at));
-    }
-    Ok(value)
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-    limits: &'a JsonLimits,
-}
-
-impl Reader<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or("")
-    }
-
-    fn bump(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.text.len());
-    }
-
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.bump(1);
-        }
-    }
-
-    fn error(&self, what: &'static str, at: usize) -> JsonError {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before
-            .bytes()
-            .filter(|b| *b == b'\n')
-            .count()
-            .saturating_add(1);
-        let last = before.rsplit('\n').next().unwrap_or("");
-        JsonError {
-            what,
-            line,
-            column: last.chars().count().saturating_add(1),
-            char: before.chars().count(),
-        }
-    }
-
-    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
-        let start = self.at;
-        match self.peek() {
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => Ok(Value::String(self.string()?)),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => {
-                for (word, value) in [
-                    ("null", Value::Null),
-                    ("true", Value::Bool(true)),
-                    ("false", Value::Bool(false)),
-                ] {
-                    if self.rest().starts_with(word) {
-                        self.bump(word.len());
-                        return Ok(value);
-                    }
-                }
-                Err(self.error("Expecting value", start))
-            }
-        }
-    }
-
-    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
-        if depth >= self.limits.depth_max {
-            return Err(self.error("Too deeply nested", self.at));
-        }
-        self.bump(1);
-        let mut members = Map::new();
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.bump(1);
-            return Ok(Value::Object(members));
-        }
-        loop {
-            if self.peek() != Some(b'"') {
-                let what = "Expecting property name enclosed in double quotes";
-                return Err(self.error(what, self.at));
-            }
-            if members.len() >= self.limits.members_max {
-                return Err(self.error("Too many members", self.at));
-            }
-            let name = self.string()?;
-            self.skip_space();
-            if self.peek() != Some(b':') {
-                return Err(self.error("Expecting ':' delimiter", self.at));
-            }
-            self.bump(1);
-            self.skip_space();
-            let value = self.value(depth.saturating_add(1))?;
-            members.insert(name, value);
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => {
-                    self.bump(1);
-                    self.skip_space();
-                }
-                Some(b'}') => {
-                    self.bump(1);
-                    return Ok(Value::Object(members));
-                }
-                _ => return Err(self.error("Expecting ',' delimiter", self.at)),
-            }
-        }
-    }
-
-    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
-        if depth >= self.limits.depth_max {
-            return Err(self.error("Too deeply nested", self.at));
-        }
-        self.bump(1);
-        let mut elements = Vec::new();
-        self.skip_space();
-        if self.peek() == Some(b']') {
-            self.bump(1);
-            return Ok(Value::Array(elements));
-        }
-        loop {
-            if elements.len() >= self.limits.elements_max {
-                return Err(self.error("Too many elements", self.at));
-            }
-            elements.push(self.value(depth.saturating_add(1))?);
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => {
-                    self.bump(1);
-                    self.skip_space();
-                }
-                Some(b']') => {
-                    self.bump(1);
-                    return Ok(Value::Array(elements));
-                }
-                _ => return Err(self.error("Expecting ',' delimiter", self.at)),
-            }
-        }
-    }
-
-    fn string(&mut self) -> Result<String, JsonError> {
-        let begin = self.at;
-        self.bump(1);
-        let mut out = String::new();
-        loop {
-            let run = self
-                .rest()
-                .bytes()
-                .position(|b| b == b'"' || b == b'\\' || b < 0x20)
-                .unwrap_or(self.rest().len());
-            out.push_str(self.rest().get(..run).unwrap_or(""));
-            if out.len() > self.limits.string_bytes_max {
-                return Err(self.error("String too long", begin));
-            }
-            self.bump(run);
-            match self.peek() {
-                None => return Err(self.error("Unterminated string starting at", begin)),
-                Some(b'"') => {
-                    self.bump(1);
-                    return Ok(out);
-                }
-                Some(b'\\') => self.escape(begin, &mut out)?,
-                Some(_) => return Err(self.error("Invalid control character at", self.at)),
-            }
-        }
-    }
-
-    fn escape(&mut self, begin: usize, out: &mut String) -> Result<(), JsonError> {
-        let at = self.at;
-        self.bump(1);
-        let Some(kind) = self.peek() else {
-            return Err(self.error("Unterminated string starting at", begin));
-        };
-        let plain = match kind {
-            b'"' => '"',
-            b'\\' => '\\',
-            b'/' => '/',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                self.bump(1);
-                let first = self.hex4(at)?;
-                out.push(self.code_point(first));
-                return Ok(());
-            }
-            _ => return Err(self.error("Invalid \\escape", at)),
-        };
-        self.bump(1);
-        out.push(plain);
-        Ok(())
-    }
-
-    /// A surrogate without its partner has no place in a Rust string: U+FFFD stands for it.
-    fn code_point(&mut self, first: u32) -> char {
-        let surrogate = (0xd800..0xdc00).contains(&first);
-        if surrogate && self.rest().starts_with("\\u") {
-            let mark = self.at;
-            self.bump(2);
-            if let Ok(second) = self.hex4(mark)
-                && (0xdc00..0xe000).contains(&second)
-            {
-                let offset = ((first & 0x3ff) << 10) | (second & 0x3ff);
-                return char::from_u32(0x1_0000_u32.saturating_add(offset)).unwrap_or('\u{fffd}');
-            }
-            self.at = mark;
-        }
-        char::from_u32(first).unwrap_or('\u{fffd}')
-    }
-
-    fn hex4(&mut self, at: usize) -> Result<u32, JsonError> {
-        let digits = self.rest().get(..4).unwrap_or("");
-        if digits.len() == 4
-            && digits.bytes().all(|b| b.is_ascii_hexdigit())
-            && let Ok(value) = u32::from_str_radix(digits, 16)
-        {
-            self.bump(4);
-            return Ok(value);
-        }
-        Err(self.error("Invalid \\uXXXX escape", at.saturating_add(1)))
-    }
-
-    fn number(&mut self) -> Result<Value, JsonError> {
-        let begin = self.at;
-        if self.peek() == Some(b'-') {
-            self.bump(1);
-        }
-        match self.peek() {
-            Some(b'0') => self.bump(1),
-            Some(b'1'..=b'9') => self.digits(),
-            _ => {
-                return Err(self.error("Expecting value", begin));
-            }
-        }
-        let mut whole = true;
-        let mark = self.at;
-        if self.peek() == Some(b'.') {
-            self.bump(1);
-            if matches!(self.peek(), Some(b'0'..=b'9')) {
-                self.digits();
-                whole = false;
-            } else {
-                self.at = mark;
-            }
-        }
-        let mark = self.at;
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.bump(1);
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.bump(1);
-            }
-            if matches!(self.peek(), Some(b'0'..=b'9')) {
-                self.digits();
-                whole = false;
-            } else {
-                self.at = mark;
-            }
-        }
-        let text = self.text.get(begin..self.at).unwrap_or("");
-        if text.len() > self.limits.number_chars_max {
-            return Err(self.error("Number too long", begin));
-        }
-        let number = if whole {
-            text.parse::<i64>()
-                .map(Number::from)
-                .ok()
-                .or_else(|| text.parse::<u64>().map(Number::from).ok())
-        } else {
-            text.parse::<f64>().ok().and_then(Number::from_f64)
-        };
-        number
-            .map(Value::Number)
-            .ok_or_else(|| self.error("Number out of range", begin))
-    }
-
-    fn digits(&mut self) {
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.bump(1);
-        }
-    }
-}
+use serde_json::Value;
 
 /// Drops every member whose name starts with `#`, at any depth (contract, section 1).
 pub fn strip_comments(value: &mut Value) {
@@ -526,31 +182,56 @@ fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// More of a value than any message shows.
+const REPR_BYTES_MAX: usize = 8 << 10;
+
 /// A value as Python prints it: the validator's messages quote instances this way. Secrets are left
-/// out, as messages end in logs.
+/// out, as messages end in logs; what comes after [`REPR_BYTES_MAX`] is too.
 #[must_use]
 pub fn python_repr(value: &Value) -> String {
+    let mut out = String::new();
+    repr(&mut out, value);
+    out
+}
+
+fn repr(out: &mut String, value: &Value) {
+    if out.len() >= REPR_BYTES_MAX {
+        return;
+    }
     match value {
-        Value::Null => "None".to_owned(),
-        Value::Bool(true) => "True".to_owned(),
-        Value::Bool(false) => "False".to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => python_quote(text),
+        Value::Null => out.push_str("None"),
+        Value::Bool(true) => out.push_str("True"),
+        Value::Bool(false) => out.push_str("False"),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(text) => out.push_str(&quoted(text)),
         Value::Array(elements) => {
-            let inner: Vec<_> = elements.iter().map(python_repr).collect();
-            format!("[{}]", inner.join(", "))
+            out.push('[');
+            for (at, element) in elements.iter().enumerate().take(REPR_BYTES_MAX) {
+                out.push_str(if at > 0 { ", " } else { "" });
+                repr(out, element);
+            }
+            out.push(']');
         }
         Value::Object(members) => {
-            let shown = |name: &str, value: &Value| match name.starts_with('_') {
-                true => "None".to_owned(),
-                false => python_repr(value),
-            };
-            let inner: Vec<_> = members
-                .iter()
-                .map(|(name, value)| format!("{}: {}", python_quote(name), shown(name, value)))
-                .collect();
-            format!("{{{}}}", inner.join(", "))
+            out.push('{');
+            for (at, (name, value)) in members.iter().enumerate().take(REPR_BYTES_MAX) {
+                out.push_str(if at > 0 { ", " } else { "" });
+                out.push_str(&quoted(name));
+                out.push_str(": ");
+                match name.starts_with('_') {
+                    true => out.push_str("None"),
+                    false => repr(out, value),
+                }
+            }
+            out.push('}');
         }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(REPR_BYTES_MAX) {
+        None => python_quote(text),
+        Some((at, _)) => python_quote(text.get(..at).unwrap_or("")),
     }
 }
 
@@ -584,83 +265,12 @@ pub fn python_quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::{JsonLimits, parse};
     use proptest::prelude::*;
     use serde_json::json;
 
     fn read(text: &str) -> Result<Value, String> {
         parse(text, &JsonLimits::default()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn faults_are_told_in_pythons_words() {
-        for (text, want) in [
-            (
-                "{bad",
-                "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-            ),
-            ("", "Expecting value: line 1 column 1 (char 0)"),
-            ("xx", "Expecting value: line 1 column 1 (char 0)"),
-            ("[1,", "Expecting value: line 1 column 4 (char 3)"),
-            (
-                "{\"a\" 1}",
-                "Expecting ':' delimiter: line 1 column 6 (char 5)",
-            ),
-            (
-                "{\"a\":1 \n 2}",
-                "Expecting ',' delimiter: line 2 column 2 (char 9)",
-            ),
-            (
-                "\"abc",
-                "Unterminated string starting at: line 1 column 1 (char 0)",
-            ),
-            (
-                "\"a\nb\"",
-                "Invalid control character at: line 1 column 3 (char 2)",
-            ),
-            ("\"\\q\"", "Invalid \\escape: line 1 column 2 (char 1)"),
-            (
-                "\"\\u12g4\"",
-                "Invalid \\uXXXX escape: line 1 column 3 (char 2)",
-            ),
-            ("1 2", "Extra data: line 1 column 3 (char 2)"),
-            ("NaN", "Expecting value: line 1 column 1 (char 0)"),
-            ("-", "Expecting value: line 1 column 1 (char 0)"),
-            ("1.", "Extra data: line 1 column 2 (char 1)"),
-            ("01", "Extra data: line 1 column 2 (char 1)"),
-            ("1e999", "Number out of range: line 1 column 1 (char 0)"),
-            (
-                "18446744073709551616",
-                "Number out of range: line 1 column 1 (char 0)",
-            ),
-            (
-                "[\"\u{e9}\", x]",
-                "Expecting value: line 1 column 7 (char 6)",
-            ),
-        ] {
-            assert_eq!(read(text).expect_err(text), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn depth_is_bounded_before_the_stack_is() {
-        let fits = format!("{}{}", "[".repeat(64), "]".repeat(64));
-        assert!(read(&fits).is_ok());
-        for deep in ["[".repeat(100_000), "{\"a\":".repeat(100_000)] {
-            assert!(
-                read(&deep)
-                    .expect_err("too deep")
-                    .starts_with("Too deeply nested")
-            );
-        }
-    }
-
-    #[test]
-    fn the_last_of_two_members_counts_and_surrogates_join() {
-        assert_eq!(read("{\"a\":1,\"a\":2}"), Ok(json!({"a": 2})));
-        assert_eq!(read("\"\\ud83d\\ude00\""), Ok(json!("\u{1f600}")));
-        assert_eq!(read("\"\\udbff\\udfff\""), Ok(json!("\u{10ffff}")));
-        assert_eq!(read("\"\\ud83dx\""), Ok(json!("\u{fffd}x")));
-        assert_eq!(read("\"\\ud83d\\u0041\""), Ok(json!("\u{fffd}A")));
     }
 
     #[test]
@@ -746,20 +356,6 @@ mod tests {
             prop_assert_eq!(read(&compact(&value)), Ok(value.clone()));
             prop_assert_eq!(read(&pretty(&value)), Ok(value.clone()));
             prop_assert!(contains(&value, &value, &mut u32::MAX.clone()).unwrap_or(false));
-        }
-
-        #[test]
-        fn any_text_is_read_or_refused_as_serde_does(text in "[\\[\\]{}\",:0-9.eE+tfn\\\\u a-z-]{0,40}") {
-            let ours = read(&text);
-            let theirs: Result<Value, _> = serde_json::from_str(&text);
-            match (ours, theirs) {
-                (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
-                (Err(_), Err(_)) => {}
-                // serde keeps whole numbers beyond 64 bits as floats and refuses lone surrogates.
-                (Err(error), Ok(_)) => prop_assert!(error.starts_with("Number out of range")),
-                (Ok(_), Err(error)) => prop_assert!(error.to_string().contains("surrogate")
-                    || error.to_string().contains("hex escape")),
-            }
         }
     }
 }

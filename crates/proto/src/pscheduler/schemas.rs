@@ -54,10 +54,15 @@ impl Schema {
             Ok(validator) => validator,
             Err(error) => return Err(Misfit::at("", format!("schema does not compile: {error}"))),
         };
-        let chosen = validator.iter_errors(instance).min_by_key(|error| {
-            let depth = error.instance_path().as_str().matches('/').count();
-            (depth, rank(error.kind()))
-        });
+        let mut left = VALUES_COMPARED;
+        let chosen = if has_more_values_than(instance, &mut left) {
+            validator.validate(instance).err()
+        } else {
+            validator.iter_errors(instance).min_by_key(|error| {
+                let depth = error.instance_path().as_str().matches('/').count();
+                (depth, rank(error.kind()))
+            })
+        };
         match chosen {
             None => Ok(()),
             Some(error) => {
@@ -148,6 +153,27 @@ fn member_of(kind: &ValidationErrorKind) -> Option<&str> {
             unexpected.iter().min().map(String::as_str)
         }
         _ => None,
+    }
+}
+
+/// Values in a document up to which all its errors are made to choose one from. Of a larger one, each
+/// value of which may be wrong, the first error has to do.
+const VALUES_COMPARED: u32 = 10_000;
+
+/// Whether there are more values than are left.
+fn has_more_values_than(value: &Value, left: &mut u32) -> bool {
+    let Some(less) = left.checked_sub(1) else {
+        return true;
+    };
+    *left = less;
+    match value {
+        Value::Array(elements) => elements
+            .iter()
+            .any(|element| has_more_values_than(element, left)),
+        Value::Object(members) => members
+            .values()
+            .any(|member| has_more_values_than(member, left)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

@@ -7,8 +7,8 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::json::JsonLimits;
 use super::time::{IsoDuration, Stamp, Start, Until};
+use crate::json::JsonLimits;
 
 /// What bounds a peer.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,9 @@ pub struct Limits {
     pub json: JsonLimits,
     /// Bytes of a body: the limit of every HTTP wire.
     pub body_bytes_max: usize,
+    /// Bytes of a task once read, as it is stored: far above what a specification with all its
+    /// references needs, and a bound on what each task costs every listing.
+    pub task_bytes_max: usize,
     /// Parameters in a query: the original has at most six for one call.
     pub parameters_max: usize,
     /// Longest duration in a task or schedule. Slip may be nothing, others may not.
@@ -34,6 +37,7 @@ impl Default for Limits {
         Self {
             json: JsonLimits::default(),
             body_bytes_max: 16 << 20,
+            task_bytes_max: 1 << 20,
             parameters_max: 100,
             duration_max: IsoDuration::from_secs(366 * 86_400),
             runs_max: 1_000_000,
@@ -286,13 +290,17 @@ impl TaskSpec {
     /// # Errors
     /// The text that follows `Invalid task specification: `.
     pub fn of_document(mut document: Value, limits: &Limits) -> Result<Self, String> {
+        let most = limits.task_bytes_max;
+        if text_bytes(&document) > most {
+            return Err(format!("The task is larger than {most} bytes."));
+        }
         if let Some(members) = document.as_object_mut() {
             members.remove("participants");
             members.remove("tool");
             members.entry("schedule").or_insert_with(|| json!({}));
         }
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let test = document.get("test").cloned().unwrap_or_default();
+        let test = |member: &str| document.get("test").and_then(|test| test.get(member));
         let schedule = read_schedule(document.get("schedule").unwrap_or(&Value::Null), limits)?;
         let strings = |value: &Value| {
             let entries = value.as_array()?;
@@ -302,8 +310,8 @@ impl TaskSpec {
                 .collect()
         };
         Ok(Self {
-            kind: text(test.get("type")).unwrap_or_default(),
-            spec: test.get("spec").cloned().unwrap_or_default(),
+            kind: text(test("type")).unwrap_or_default(),
+            spec: test("spec").cloned().unwrap_or_default(),
             schedule,
             tools: document.get("tools").and_then(strings),
             archives: document
@@ -321,6 +329,24 @@ impl TaskSpec {
             document,
         })
     }
+}
+
+/// The length of a value's text, which is not made for it.
+fn text_bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail, and a value has no names that are no texts.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 fn read_schedule(schedule: &Value, limits: &Limits) -> Result<Schedule, String> {
@@ -699,6 +725,16 @@ mod tests {
         assert_eq!(task.document.get("schedule"), Some(&json!({})));
         assert_eq!(task.schedule.start, Start::Soonest);
         assert!(!task.schedule.repeats());
+    }
+
+    #[test]
+    fn a_task_has_a_largest_size() {
+        let task = |bytes: usize| spec(json!({"test": {}, "reference": "x".repeat(bytes)}));
+        assert!(task((1 << 20) - 100).is_ok());
+        assert_eq!(
+            task(1 << 20),
+            Err("The task is larger than 1048576 bytes.".to_owned())
+        );
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::Request;
+use muster_proto::json::parse;
 use muster_proto::pscheduler::agent;
 use muster_proto::pscheduler::controller::{Answer, What, decode, encode, encode_reject};
-use muster_proto::pscheduler::json::{compact, contains_at_top, parse, pretty};
+use muster_proto::pscheduler::json::{compact, contains_at_top, pretty};
 use muster_proto::pscheduler::plugins::{Catalogue, participant_result};
 use muster_proto::pscheduler::text::Medium;
 use muster_proto::pscheduler::time::{IsoDuration, Stamp, Start, Until};
@@ -98,7 +99,11 @@ pub fn request(data: &[u8]) {
 fn written(value: &Value) {
     let limits = Limits::default();
     for text in [compact(value), pretty(value)] {
-        assert_eq!(parse(&text, &limits.json).as_ref(), Ok(value));
+        match parse(&text, &limits.json) {
+            Ok(back) => assert_eq!(&back, value),
+            // Written compactly, a document may be too short for its tree.
+            Err(error) => assert!(error.what.starts_with("Too many values"), "{error}"),
+        }
     }
     let _ = encode(Answer::Json(value.clone()), true);
 }

@@ -6,7 +6,7 @@
 use std::io::Read as _;
 
 use muster_proto::fusion::{self, body, xml};
-use muster_proto::pscheduler::json as pjson;
+use muster_proto::json::{JsonLimits, parse};
 use muster_proto::teeth::wire as teeth;
 use muster_proto::zabbix::{self, frame};
 use serde_json::{Map, Value, json};
@@ -245,9 +245,7 @@ fn pscheduler(bytes: &[u8]) -> Decoded {
     let (_, content) = without_http_head(bytes);
     let parsed = std::str::from_utf8(content)
         .map_err(|e| refused("the body", &e))
-        .and_then(|text| {
-            pjson::parse(text, &pjson::JsonLimits::default()).map_err(|e| refused("the body", &e))
-        });
+        .and_then(|text| parse(text, &JsonLimits::default()).map_err(|e| refused("the body", &e)));
     match parsed {
         Err(error) => (Vec::new(), Some(error)),
         Ok(message) => {

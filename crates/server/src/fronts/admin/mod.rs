@@ -31,12 +31,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use http::{HeaderValue, StatusCode, header};
+use muster_proto::json::JsonLimits;
 
 use crate::control::{Control, Role};
 use crate::fronts::login;
 use crate::reconcile::Statuses;
 
-pub use json::{BODY_BYTES_MAX, DEPTH_MAX, MEMBERS_MAX};
+pub use json::BODY_BYTES_MAX;
 pub use page::{PAGE_DEFAULT, PAGE_MAX};
 pub use problem::{Problem, ProblemBody};
 
@@ -74,10 +75,11 @@ impl Admin {
     /// The admin API of an application. `limits` are those of the wires and listeners; its own are
     /// added.
     pub fn new(control: Control, reconcilers: Statuses, mut limits: Vec<LimitView>) -> Self {
+        let json = JsonLimits::default();
         limits.extend([
             LimitView::new("admin.body_bytes", BODY_BYTES_MAX),
-            LimitView::new("admin.json_depth", DEPTH_MAX),
-            LimitView::new("admin.json_members", MEMBERS_MAX),
+            LimitView::new("admin.json_depth", json.depth_max),
+            LimitView::new("admin.json_members", json.members_max),
             LimitView::new("admin.page_items", PAGE_MAX),
             LimitView::new("admin.history_samples", fleet::SAMPLES_MAX),
             LimitView::new("admin.wait_seconds", watch::WAIT_MAX.as_secs()),
