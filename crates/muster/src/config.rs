@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use muster_core::time::parse_duration;
-use muster_net::ListenSpec;
 use muster_net::tls::PskKey;
+use muster_net::{Egress, ListenSpec};
 use muster_server::control::EnrolPolicy;
 use muster_store::StoreUrl;
 use toml::de::{DeTable, DeValue};
@@ -283,6 +283,27 @@ impl Config {
                 format!("listen.insecure: {key} listens on {address}, everything in the clear")
             })
             .collect()
+    }
+
+    /// Where the server may go for what peers name: as configured, and to this machine as long as only
+    /// this machine reaches its listeners (threat model, section 5).
+    pub(crate) fn egress(&self) -> Egress {
+        let listen = self.listen;
+        let all = [
+            listen.http,
+            listen.https,
+            listen.teeth,
+            listen.teeths,
+            listen.zabbix,
+        ];
+        let loopback = all
+            .into_iter()
+            .filter_map(ListenSpec::address)
+            .all(|address| address.ip().to_canonical().is_loopback());
+        Egress {
+            allow: self.egress_allow.clone(),
+            loopback,
+        }
     }
 
     fn plain_listeners(&self) -> [(&'static str, ListenSpec); 2] {
@@ -661,6 +682,23 @@ mod tests {
         let up = Config::load(&ConfigArgs::default(), state.path(), Purpose::Up).unwrap();
         assert_eq!(up.enrol_policy, EnrolPolicy::Loopback);
         assert_eq!(up.contact_interval, SignedDuration::from_secs(10));
+    }
+
+    #[test]
+    fn this_machine_may_be_reached_for_peers_while_only_it_asks() {
+        let egress = |text: &str| {
+            let config = load(text, &ConfigArgs::default(), Purpose::Server).unwrap();
+            let egress = config.egress();
+            (egress.allow.len(), egress.loopback)
+        };
+        assert_eq!(egress(""), (0, true));
+        assert_eq!(egress("[egress]\nallow = [\"10.0.0.0/8\"]"), (1, true));
+        assert_eq!(egress("[listen]\nhttps = \"0.0.0.0:0\""), (0, false));
+        assert_eq!(egress("[listen]\nzabbix = \"192.0.2.7:0\""), (0, false));
+        assert_eq!(
+            egress("[listen]\nteeths = \"[::1]:0\"\nhttps = \"off\""),
+            (0, true)
+        );
     }
 
     #[test]

@@ -260,6 +260,7 @@ async fn open_control(
         insecure: config.listen.insecure,
         retain_runs: config.retain_runs,
         retain_values: config.retain_values,
+        egress: config.egress(),
     };
     let control = Control::open(store, sealer, settings, clock, entropy).await;
     control.map_err(|error| control_error(&error))

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod dial;
 pub mod drive;
+pub mod egress;
 pub mod http;
 pub mod limit;
 pub mod listen;
@@ -19,9 +20,10 @@ pub mod tls;
 pub use clock::{Clock, Entropy};
 pub use dial::{DialError, Endpoint, Protection, dial};
 pub use drive::{Drain, DriveEnd, DriveError, DriveLimits, Handler, OnEvent, drive};
+pub use egress::{Egress, EgressError};
 pub use limit::{Gate, GateLimits, MemoryBudget, MemoryShare, Refusal, Refusals};
 pub use listen::{
     Accepted, BindError, ClientCertificate, ListenSpec, Listener, NetContext, PeerInfo, Security,
     serve,
 };
-pub use path::{PathMtu, is_own_address, is_public, path_mtu};
+pub use path::{PathMtu, PathMtuError, is_own_address, path_mtu};

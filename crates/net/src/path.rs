@@ -12,6 +12,7 @@ use rustix::net::sockopt::{
 use tokio::net::UdpSocket;
 
 use crate::clock::Clock;
+use crate::egress::{Egress, EgressError};
 
 /// Where probes go: nobody listens there, so that the far end says so.
 const PROBE_PORT: u16 = 33_434;
@@ -47,50 +48,28 @@ pub enum PathMtu {
     },
 }
 
-/// Whether an address may be a host of the open internet: neither this machine's, nor of a private,
-/// link-local, shared, documentation or multicast network.
-pub fn is_public(address: IpAddr) -> bool {
-    let reserved = match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (18..20).contains(&b))
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-                || v6.segments()[..2] == [0x2001, 0xdb8]
-        }
-    };
-    !reserved && !is_own_address(address)
+/// Why nothing is known of a path.
+#[derive(Debug, thiserror::Error)]
+pub enum PathMtuError {
+    /// The host is unknown, or none to go to for a peer.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The socket failed: there is no way to the host, for one.
+    #[error("it cannot be reached")]
+    Io(#[from] io::Error),
 }
 
-/// Probes the path to a host with packets that may not be split. Takes up to a few seconds. The
-/// address the host's name leads to is used only if `allowed` says so.
+/// Probes the path to a host that a peer named, with packets that may not be split. Takes up to a few
+/// seconds.
 ///
 /// # Errors
-/// When the host is unknown, not allowed (permission denied) or cannot be reached at all.
-pub async fn path_mtu(
-    host: &str,
-    allowed: impl Fn(IpAddr) -> bool,
-    clock: &Clock,
-) -> io::Result<PathMtu> {
-    let mut found = tokio::net::lookup_host((host, PROBE_PORT)).await?;
-    let far = found.next().ok_or(io::ErrorKind::NotFound)?;
-    if !allowed(far.ip()) {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
+/// When the host is unknown, not permitted or cannot be reached at all.
+pub async fn path_mtu(host: &str, egress: &Egress, clock: &Clock) -> Result<PathMtu, PathMtuError> {
+    let far = egress.resolve(host, PROBE_PORT).await?;
+    Ok(path_mtu_to(far, clock).await?)
+}
+
+async fn path_mtu_to(far: SocketAddr, clock: &Clock) -> io::Result<PathMtu> {
     if is_own_address(far.ip()) || on_link(far.ip()).await {
         return Ok(PathMtu::Local);
     }
@@ -267,47 +246,26 @@ mod tests {
         assert!(!direct("2001:db8::1"));
     }
 
-    #[test]
-    fn public_addresses_are_nobodys_own_and_not_reserved() {
-        for public in ["93.184.216.34", "2606:2800:220:1::1", "::ffff:9.9.9.9"] {
-            assert!(is_public(public.parse().expect(public)), "{public}");
-        }
-        for other in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "198.18.0.1",
-            "192.0.2.1",
-            "::1",
-            "::",
-            "fe80::1",
-            "fd00::1",
-            "ff02::1",
-            "2001:db8::1",
-            "::ffff:10.0.0.1",
-        ] {
-            assert!(!is_public(other.parse().expect(other)), "{other}");
-        }
-    }
-
     #[tokio::test]
-    async fn this_machine_is_local() {
+    async fn this_machine_is_local_to_whoever_may_ask() {
         let clock = Clock::system();
-        let all = |_| true;
+        let loopback = Egress {
+            loopback: true,
+            ..Egress::default()
+        };
         assert_eq!(
-            path_mtu("127.0.0.1", all, &clock).await.expect("loopback"),
+            path_mtu("127.0.0.1", &loopback, &clock)
+                .await
+                .expect("loopback"),
             PathMtu::Local
         );
-        assert!(path_mtu("no.such.host.invalid", all, &clock).await.is_err());
-        let denied = path_mtu("127.0.0.1", is_public, &clock)
-            .await
-            .expect_err("denied");
-        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+        let refused = path_mtu("127.0.0.1", &Egress::default(), &clock).await;
+        assert!(
+            matches!(
+                refused,
+                Err(PathMtuError::Egress(EgressError::Refused { .. }))
+            ),
+            "{refused:?}"
+        );
     }
 }

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use muster_net::http::{
-    ClientError, ClientLimits, Egress, EgressClient, EgressError, EgressRefused, HttpClient,
-    HttpServer, read_body, serve_http,
-};
+use muster_net::http::{ClientError, ClientLimits, HttpClient, HttpServer, read_body, serve_http};
 use muster_net::tls::{Identity, Inbound, Trust};
 use muster_net::{Clock, GateLimits, Listener, NetContext};
 use tokio_util::sync::CancellationToken;
@@ -32,11 +29,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     match parts.uri.path() {
         "/big" => return Ok(Response::new(Full::from("x".repeat(2000)))),
         "/hang" => std::future::pending().await,
-        "/loop" => return redirect(302, "/loop"),
         "/see-other" => return redirect(303, "/end"),
-        "/again" => return redirect(307, "/end"),
-        "/metadata" => return redirect(302, "http://169.254.169.254/latest"),
-        "/file" => return redirect(302, "file:///etc/passwd"),
         "/missing" => {
             return Ok(Response::builder()
                 .status(404)
@@ -109,10 +102,10 @@ async fn whole_requests_become_whole_responses() {
         (response.status().as_u16(), text(&response)),
         (404, "no such thing")
     );
-    let response = client.send(get(address, "/loop")).await.unwrap();
+    let response = client.send(get(address, "/see-other")).await.unwrap();
     assert_eq!(
         response.status().as_u16(),
-        302,
+        303,
         "redirects are the caller's business"
     );
 }
@@ -164,84 +157,6 @@ async fn a_pinned_server_is_the_one_or_none() {
     let outcome = client(limits).send(url()).await;
     assert!(
         matches!(outcome, Err(ClientError::Connect(_))),
-        "{outcome:?}"
-    );
-}
-
-fn egress(loopback: bool) -> EgressClient {
-    EgressClient::new(
-        Egress {
-            loopback,
-            ..Egress::default()
-        },
-        Trust::System,
-    )
-}
-
-#[tokio::test]
-async fn urls_of_peers_are_followed_within_bounds() {
-    let address = server(Inbound::Plain).await;
-    let client = egress(true);
-    let post = |path: &str| request(Method::POST, format!("http://{address}{path}"), "abc");
-    assert_eq!(
-        text(&client.send(post("/x")).await.unwrap()),
-        "POST /x 3 true"
-    );
-    assert_eq!(
-        text(&client.send(post("/see-other")).await.unwrap()),
-        "GET /end 0 true"
-    );
-    assert_eq!(
-        text(&client.send(post("/again")).await.unwrap()),
-        "POST /end 3 true"
-    );
-    let refused = |outcome: Result<Response<Bytes>, EgressError>| match outcome {
-        Err(EgressError::Refused(refused)) => refused,
-        other => panic!("{other:?}"),
-    };
-    let looped = refused(client.send(post("/loop")).await);
-    assert_eq!(looped, EgressRefused::Redirects(3));
-    let metadata = refused(client.send(post("/metadata")).await);
-    assert!(
-        matches!(
-            metadata,
-            EgressRefused::Address {
-                what: "link-local",
-                ..
-            }
-        ),
-        "{metadata:?}"
-    );
-    let file = refused(client.send(post("/file")).await);
-    assert_eq!(
-        file,
-        EgressRefused::RedirectTo("file:///etc/passwd".to_owned())
-    );
-    for url in [
-        format!("http://{address}/"),
-        format!("http://localhost:{}/", address.port()),
-    ] {
-        let inside = refused(egress(false).send(request(Method::GET, url, "")).await);
-        assert!(
-            matches!(
-                inside,
-                EgressRefused::Address {
-                    what: "loopback",
-                    ..
-                }
-            ),
-            "{inside:?}"
-        );
-    }
-    let outcome = client
-        .send(request(
-            Method::GET,
-            "http://no.such.name.invalid/".into(),
-            "",
-        ))
-        .await;
-    assert!(
-        matches!(outcome, Err(EgressError::Unknown(_))),
         "{outcome:?}"
     );
 }

@@ -1,6 +1,6 @@
 //! Reading a request body whole, within a limit.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -47,8 +47,8 @@ impl BodyError {
 /// Reads `body` whole.
 ///
 /// A declared length over `limit` is refused before a byte is read; memory grows as bytes arrive and,
-/// for a connection of [`serve_http`](super::serve_http), counts against the memory for unknown
-/// peers until the last of the bytes is dropped: a body that waits to be parsed is held as well.
+/// for a connection of [`serve_http`](super::serve_http), what is reserved counts against the memory
+/// for unknown peers until the last of the bytes is dropped: a body that waits to be parsed is held as well.
 ///
 /// # Errors
 /// See [`BodyError`].
@@ -56,15 +56,19 @@ pub async fn read_body<B>(parts: &Parts, body: B, limit: usize) -> Result<Bytes,
 where
     B: Body<Data = Bytes>,
 {
-    let declared = body.size_hint().lower();
-    if usize::try_from(declared).map_or(true, |declared| declared > limit) {
+    let declared = body.size_hint();
+    if usize::try_from(declared.lower()).map_or(true, |declared| declared > limit) {
         return Err(BodyError::TooLarge { limit });
     }
+    let most = declared
+        .upper()
+        .and_then(|upper| usize::try_from(upper).ok())
+        .map_or(limit, |upper| upper.min(limit));
     let mut share = parts
         .extensions
         .get::<MemoryBudget>()
         .map(MemoryBudget::share);
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
@@ -84,23 +88,30 @@ where
         if data.len() > limit.saturating_sub(whole.len()) {
             return Err(BodyError::TooLarge { limit });
         }
-        if share.as_mut().is_some_and(|share| !share.grow(data.len())) {
-            return Err(BodyError::OverBudget);
+        let needed = whole.len() + data.len();
+        if needed > whole.capacity() {
+            // Doubled, but to no more than the body can come to.
+            let room = (2 * whole.capacity()).min(most).max(needed);
+            let more = room - whole.capacity();
+            if share.as_mut().is_some_and(|share| !share.grow(more)) {
+                return Err(BodyError::OverBudget);
+            }
+            whole.reserve_exact(room - whole.len());
         }
         whole.extend_from_slice(&data);
     }
     Ok(match share {
         Some(share) => Bytes::from_owner(Counted {
-            whole: whole.freeze(),
+            whole,
             _share: share,
         }),
-        None => whole.freeze(),
+        None => Bytes::from(whole),
     })
 }
 
 /// A body with its share of the memory for unknown peers.
 struct Counted {
-    whole: Bytes,
+    whole: Vec<u8>,
     _share: MemoryShare,
 }
 

@@ -1,8 +1,8 @@
 //! HTTP requests to servers that we were told to trust, whole requests to whole responses.
 //!
 //! Environment variables (proxies) are not read, redirects are the caller's business, and nothing is
-//! decoded: what a wire compresses, its codec inflates under its own limits. For addresses that a peer
-//! named use [`EgressClient`](super::EgressClient).
+//! decoded: what a wire compresses, its codec inflates under its own limits. Not for addresses that a
+//! peer named: those are [`Egress`](crate::Egress)'s to judge.
 
 use std::time::Duration;
 
@@ -76,7 +76,16 @@ impl HttpClient {
     /// # Errors
     /// When the trust cannot be set up.
     pub fn new(trust: &Trust, limits: ClientLimits) -> Result<Self, ClientError> {
-        let inner = builder(trust, limits)?
+        let inner = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config()?)
+            .no_proxy()
+            .no_gzip()
+            .no_deflate()
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .connect_timeout(limits.connect)
+            .timeout(limits.whole)
+            .pool_idle_timeout(Duration::from_secs(20))
             .build()
             .map_err(ClientError::Build)?;
         Ok(Self { inner, limits })
@@ -91,23 +100,7 @@ impl HttpClient {
     }
 }
 
-pub(super) fn builder(
-    trust: &Trust,
-    limits: ClientLimits,
-) -> Result<reqwest::ClientBuilder, ClientError> {
-    Ok(reqwest::Client::builder()
-        .tls_backend_preconfigured(trust.client_config()?)
-        .no_proxy()
-        .no_gzip()
-        .no_deflate()
-        .redirect(reqwest::redirect::Policy::none())
-        .http1_only()
-        .connect_timeout(limits.connect)
-        .timeout(limits.whole)
-        .pool_idle_timeout(Duration::from_secs(20)))
-}
-
-pub(super) async fn exchange(
+async fn exchange(
     client: &reqwest::Client,
     request: Request<Bytes>,
     limits: ClientLimits,

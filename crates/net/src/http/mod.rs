@@ -8,7 +8,6 @@
 mod body;
 mod call;
 mod client;
-mod egress;
 mod guard;
 mod head;
 mod serve;
@@ -16,7 +15,6 @@ mod serve;
 pub use body::{BodyError, read_body};
 pub use call::{CallError, call};
 pub use client::{ClientError, ClientLimits, HttpClient};
-pub use egress::{Egress, EgressClient, EgressError, EgressRefused};
 pub use head::Reject;
 pub use serve::{HttpServer, serve_http};
 

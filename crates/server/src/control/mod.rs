@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::{AgentId, RunId};
-use muster_net::{Clock, Entropy};
+use muster_net::{Clock, Egress, Entropy};
 use muster_store::samples::{Limits as IngestLimits, Samples};
 use muster_store::sealed::Sealer;
 use muster_store::{Bell, Store, Topics};
@@ -72,6 +72,8 @@ pub struct Settings {
     pub retain_runs: Option<SignedDuration>,
     /// How long values are kept after their arrival, in whole days; `None`: for ever.
     pub retain_values: Option<SignedDuration>,
+    /// Where the server may go for addresses that peers name.
+    pub egress: Egress,
 }
 
 impl Default for Settings {
@@ -85,6 +87,7 @@ impl Default for Settings {
             insecure: false,
             retain_runs: None,
             retain_values: None,
+            egress: Egress::default(),
         }
     }
 }

@@ -22,15 +22,20 @@ use axum::response::Response;
 use axum::routing::any;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::request::Parts;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::agent::Wire;
 use muster_core::kind::Kind;
 use muster_core::task::{Origin, Task, TaskState};
 use muster_core::time::saturating_add;
 use muster_core::{RunId, TaskId};
-use muster_net::http::read_body;
+use muster_net::http::{BodyError, read_body};
 use muster_net::sntp::local_time_server;
-use muster_net::{PathMtu, PeerInfo, Security, is_own_address, is_public, path_mtu};
+use muster_net::{
+    EgressError, MemoryBudget, MemoryShare, PathMtu, PathMtuError, PeerInfo, Security,
+    is_own_address, path_mtu,
+};
+use muster_proto::json::TREE_FACTOR;
 use muster_proto::pscheduler::controller::{
     self, Answer, Ask, ClockSource, ResultFormat, RunRef, Stat, WaitFor, What,
 };
@@ -44,6 +49,7 @@ use muster_store::runs::StoredRun;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::control::{Control, ControlError, Trouble};
@@ -52,6 +58,8 @@ use crate::reconcile::Statuses;
 
 /// Bodies above this are read away from the threads that serve sockets (threat model, section 4).
 const PARSE_INLINE_BYTES: usize = 1 << 20;
+/// How many of those are read and answered at once: each may become a tree eight times its size.
+const LARGE_AT_ONCE: usize = 1;
 /// Tasks looked through for one listing: what one server keeps is far below.
 const TASKS_MAX: usize = 1_000_000;
 /// Runs looked through for one task.
@@ -61,6 +69,8 @@ struct Front {
     control: Control,
     catalogue: &'static Catalogue,
     limits: Limits,
+    /// Bounds the memory of large bodies.
+    large: Semaphore,
     hostname: String,
     statuses: Statuses,
 }
@@ -80,6 +90,7 @@ pub fn router(control: Control, statuses: Statuses, hostname: impl Into<String>)
         catalogue: kinds::catalogue(),
         control,
         limits: Limits::default(),
+        large: Semaphore::new(LARGE_AT_ONCE),
         hostname: hostname.into(),
         statuses,
     });
@@ -98,9 +109,16 @@ async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response {
             .await
             .map_err(|error| Reject::new(error.status(), error.to_string()))?;
         let forwarded = is_forwarded(&parts.headers);
+        let permit = match body.len() > PARSE_INLINE_BYTES {
+            true => front.large.acquire().await.ok(),
+            false => None,
+        };
+        let share = tree_share(&parts, body.len())?;
         let ask = front
             .decode(http::Request::from_parts(parts.clone(), body))
             .await?;
+        // Held as long as there is a tree of the body, and by nobody who only waits.
+        let _held = Some((permit, share)).filter(|_| matches!(ask.what, What::PostTask { .. }));
         let caller = front.caller(peer.as_ref(), ask.authority.as_deref(), forwarded);
         let pretty = ask.pretty;
         let answer = front.answer(ask, &caller).await?;
@@ -123,6 +141,19 @@ async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response {
         }
     };
     response.map(Body::from)
+}
+
+/// The part of the memory for unknown peers that the tree of a body may take.
+fn tree_share(parts: &Parts, body_bytes: usize) -> Result<Option<MemoryShare>, Reject> {
+    let Some(budget) = parts.extensions.get::<MemoryBudget>() else {
+        return Ok(None);
+    };
+    let mut share = budget.share();
+    if share.grow(body_bytes.saturating_mul(TREE_FACTOR)) {
+        Ok(Some(share))
+    } else {
+        Err(Reject::new(503, BodyError::OverBudget.to_string()))
+    }
 }
 
 /// A request that somebody passed on is not from this machine (threat model, section 2).
@@ -199,7 +230,7 @@ impl Front {
             What::Clock => found(Ok(self.clock().await)),
             What::ScheduleHorizon => found(Ok(json!(HORIZON))),
             What::Status => self.status().await.map(Answer::Json),
-            What::MtuSafe { dest } => found(self.mtu_safe(&dest, caller).await),
+            What::MtuSafe { dest } => found(self.mtu_safe(&dest).await),
             What::LimitsCheck { proposal } => found(self.limits_check(&proposal)),
             What::Stat(stat) => self.stat(stat).await,
             What::Plugins { class, expanded } => {
@@ -313,18 +344,21 @@ impl Front {
         controller::clock(stamp(self.control.clock().now()), source.as_ref())
     }
 
-    async fn mtu_safe(&self, dest: &str, caller: &Caller) -> Result<Value, Reject> {
-        let allowed = |address| caller.own || is_public(address);
-        let (safe, message) = match path_mtu(dest, allowed, self.control.clock()).await {
+    async fn mtu_safe(&self, dest: &str) -> Result<Value, Reject> {
+        let egress = &self.control.settings().egress;
+        let (safe, message) = match path_mtu(dest, egress, self.control.clock()).await {
             Ok(PathMtu::Local) => (true, "N/A (Local)".to_owned()),
             Ok(PathMtu::Whole { mtu }) => (true, format!("{mtu}+")),
             Ok(PathMtu::Drops { from, to }) => {
                 (false, format!("MTU along path drops from {from} to {to}"))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Reject::forbidden());
+            Err(PathMtuError::Egress(error @ EgressError::Refused { .. })) => {
+                return Err(Reject::new(403, format!("Destination forbidden: {error}")));
             }
-            Err(error) => (false, format!("{dest}: {error}")),
+            Err(PathMtuError::Egress(error @ EgressError::Unknown(_))) => {
+                (false, format!("{dest}: {error}"))
+            }
+            Err(PathMtuError::Io(error)) => (false, format!("{dest}: {error}")),
         };
         Ok(json!({ "safe": safe, "message": message }))
     }

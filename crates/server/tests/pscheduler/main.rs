@@ -4,5 +4,6 @@
 
 mod captures;
 mod front;
+mod heap;
 mod kit;
 mod sockets;

@@ -1,5 +1,5 @@
-//! Bad input over real sockets: what comes is answered or the connection closed, others are served
-//! meanwhile, and nothing is stored (threat model, section 5).
+//! Bad input over real sockets: what comes is answered or the connection closed in time, others are
+//! served meanwhile, memory stays within its budget, and nothing is stored (threat model, section 5).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use muster_net::http::{HttpServer, serve_http};
 use muster_net::tls::Inbound;
-use muster_net::{Clock, Entropy, GateLimits, Listener, NetContext};
+use muster_net::{Clock, Egress, Entropy, GateLimits, Listener, NetContext};
 use muster_server::Control;
 use muster_server::control::Settings;
 use muster_server::reconcile::Statuses;
@@ -18,21 +18,35 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::heap;
 use super::kit::router;
 
+/// What an answer to a small request may take: a second, and what a debug build takes on a machine
+/// that runs other tests beside.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
+/// What the answer to a request of the greatest length may take.
+const PATIENCE_LARGE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 5 });
+/// What abuse may take of the process's memory: the budget for strangers.
+const MEMORY: usize = 256 << 20;
+
 struct Live {
+    before: usize,
     address: SocketAddr,
     cancel: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
 
 async fn live() -> Live {
+    live_with(Settings::default()).await
+}
+
+async fn live_with(settings: Settings) -> Live {
     let store = Store::open(StoreUrl::Memory).await.unwrap();
     store.migrate(jiff::Timestamp::UNIX_EPOCH).await.unwrap();
     let entropy = Entropy::seeded(3);
     let sealer = Sealer::ephemeral(&mut entropy.rng());
     let clock = Clock::system();
-    let control = Control::open(store, sealer, Settings::default(), clock.clone(), entropy)
+    let control = Control::open(store, sealer, settings, clock.clone(), entropy)
         .await
         .unwrap();
     let router: Router = router(&control, Statuses::default());
@@ -45,38 +59,62 @@ async fn live() -> Live {
     let cancel = CancellationToken::new();
     let served = tokio::spawn(serve_http(listener, server, router, cancel.clone()));
     Live {
+        before: heap::live(),
         address,
         cancel,
         served,
     }
 }
 
-impl Live {
-    /// Sends bytes and reads what comes until the other side closes or the deadline passes.
-    async fn send(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
+/// Sends bytes and reads what comes until the other side closes, within `patience`.
+async fn send(address: SocketAddr, bytes: &[u8], patience: Duration) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    // The server may refuse by the head alone and close: then the rest is not taken.
+    let write = async {
+        let _ = writer.write_all(bytes).await;
+    };
+    let read = async {
         let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
-        String::from_utf8_lossy(&answer).into_owned()
+        let _ = reader.read_to_end(&mut answer).await;
+        answer
+    };
+    let both = async { tokio::join!(write, read).1 };
+    let answer = tokio::time::timeout(patience, both).await;
+    let answer = answer.unwrap_or_else(|_| {
+        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
+        panic!("not answered and closed within {patience:?}: {begin}")
+    });
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn message(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!(
+        "{method} /pscheduler{target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The status of an answer; 0 when there was none.
+fn status(answer: &str) -> u16 {
+    let word = answer.split(' ').nth(1);
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+impl Live {
+    /// Sends bytes and reads what comes until the other side closes, which it does in time.
+    async fn send(&self, bytes: &[u8]) -> String {
+        send(self.address, bytes, PATIENCE).await
     }
 
     async fn call(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
-        let mut bytes = format!(
-            "{method} /pscheduler{target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        )
-        .into_bytes();
-        bytes.extend_from_slice(body);
-        let answer = self.send(&bytes).await;
+        let answer = self.send(&message(method, target, body)).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(0);
-        (status, body.to_owned())
+        (status(head), body.to_owned())
     }
 
     async fn end(self) {
@@ -85,12 +123,8 @@ impl Live {
             (200, "[]\n".to_owned()),
             "stored"
         );
-        let before = tokio::time::Instant::now();
-        assert_eq!(self.call("GET", "/api", b"").await, (200, "6\n".to_owned()));
-        assert!(
-            before.elapsed() < Duration::from_secs(1),
-            "others are served"
-        );
+        let taken = heap::peak().saturating_sub(self.before);
+        assert!(taken < MEMORY, "{taken} bytes");
         self.cancel.cancel();
         self.served.await.unwrap();
     }
@@ -163,6 +197,72 @@ async fn bodies_that_are_no_task() {
         let (status, answer) = live.call("POST", "/tasks", &body).await;
         assert_eq!(status, want, "{shown}: {answer}");
         assert!(answer.len() < 2_000, "{shown}");
+    }
+    live.end().await;
+}
+
+/// Bodies of the greatest length, of what costs most once read, many at once: each is refused, and
+/// small requests are answered meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_bodies_many_at_once() {
+    const LARGEST: usize = 16 << 20;
+    let task = |before: &str, item: &str, bytes: usize, after: &str| {
+        format!("{before}{}0{after}", item.repeat(bytes / item.len())).into_bytes()
+    };
+    let spec = "{\"test\":{\"type\":\"noop\",\"spec\":{\"data\":[";
+    let filled = |item: &str| task(spec, item, LARGEST - 100, "]}}}");
+    let beside = "{\"test\":{\"type\":\"noop\",\"spec\":{}},";
+    let member = |name: &str, item: &str, bytes: usize| {
+        task(&format!("{beside}\"{name}\":["), item, bytes, "]}")
+    };
+    let bodies: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("numbers", filled("0,"), 400),
+        ("arrays", filled("[0,0,0,0,0,0,0,0],"), 400),
+        ("objects", filled("{\"a\":\"0123456789\"},"), 400),
+        ("wrong tools", member("tools", "1000,", 4 << 20), 400),
+        ("wrong archives", member("archives", "{\"a\":1},", 500), 400),
+        (
+            "wrong schedule",
+            member("schedule", "\"abc\",", 2 << 20),
+            400,
+        ),
+        ("one too many", member("nosuch", "1000,", 4 << 20), 400),
+        (
+            "too large a spec",
+            task(spec, "1000,", 4 << 20, "]}}}"),
+            400,
+        ),
+        ("blanks", vec![b' '; LARGEST], 400),
+        ("no text", vec![0xff; LARGEST], 400),
+        ("open", vec![b'['; LARGEST], 400),
+        (
+            "one string",
+            [b"\"".as_slice(), &vec![b'x'; LARGEST - 1]].concat(),
+            400,
+        ),
+        ("one byte more", vec![b' '; LARGEST + 1], 413),
+    ];
+    let messages: Vec<_> = bodies
+        .into_iter()
+        .map(|(name, body, want)| (name, message("POST", "/tasks", &body), want))
+        .collect();
+    let live = live().await;
+    let address = live.address;
+    let mut abusers = tokio::task::JoinSet::new();
+    for (name, bytes, want) in messages {
+        abusers.spawn(async move {
+            let answer = send(address, &bytes, PATIENCE_LARGE).await;
+            // Under the bound on memory the newest is refused instead.
+            let got = status(&answer);
+            assert!(got == want || got == 503, "{name}: {answer}");
+            assert!(answer.len() < 2_000, "{name}");
+        });
+    }
+    while !abusers.is_empty() {
+        assert_eq!(live.call("GET", "/api", b"").await, (200, "6\n".to_owned()));
+        while let Some(ended) = abusers.try_join_next() {
+            ended.unwrap();
+        }
     }
     live.end().await;
 }
@@ -248,6 +348,76 @@ async fn targets_and_queries() {
 }
 
 #[tokio::test]
+async fn destinations_that_peers_name_are_judged() {
+    let egress = |allow: &str, loopback| Settings {
+        egress: Egress {
+            allow: allow
+                .split_whitespace()
+                .map(|net| net.parse().unwrap())
+                .collect(),
+            loopback,
+        },
+        ..Settings::default()
+    };
+    let local = (
+        200,
+        "{\"message\":\"N/A (Local)\",\"safe\":true}\n".to_owned(),
+    );
+    let refused = |address: &str, what: &str| {
+        let text = "Destination forbidden: {} is {}, which is not in egress.allow\n";
+        let text = text.replacen("{}", address, 1).replacen("{}", what, 1);
+        (403, text)
+    };
+    for (settings, cases) in [
+        (
+            egress("", false),
+            vec![
+                ("127.0.0.1", refused("127.0.0.1", "loopback")),
+                ("::1", refused("::1", "loopback")),
+                ("10.1.2.3", refused("10.1.2.3", "private")),
+                ("::ffff:10.1.2.3", refused("10.1.2.3", "private")),
+                ("169.254.169.254", refused("169.254.169.254", "link-local")),
+                ("224.0.0.1", refused("224.0.0.1", "multicast")),
+                ("0.0.0.0", refused("0.0.0.0", "reserved")),
+                (
+                    "no.such.host.invalid",
+                    (
+                        200,
+                        "{\"message\":\"no.such.host.invalid: the name no.such.host.invalid was not \
+                         found\",\"safe\":false}\n"
+                            .to_owned(),
+                    ),
+                ),
+            ],
+        ),
+        (
+            egress("127.0.0.0/8", false),
+            vec![
+                ("127.0.0.1", local.clone()),
+                ("::1", refused("::1", "loopback")),
+            ],
+        ),
+        (
+            egress("", true),
+            vec![
+                ("127.0.0.1", local.clone()),
+                ("localhost", local.clone()),
+                ("10.1.2.3", refused("10.1.2.3", "private")),
+            ],
+        ),
+    ] {
+        let live = live_with(settings).await;
+        for (dest, want) in cases {
+            for path in ["mtu", "mtu-safe"] {
+                let target = format!("/{path}?dest={dest}");
+                assert_eq!(live.call("GET", &target, b"").await, want, "{target}");
+            }
+        }
+        live.end().await;
+    }
+}
+
+#[tokio::test]
 async fn methods_lengths_and_encodings() {
     let live = live().await;
     for (method, want) in [
@@ -260,7 +430,9 @@ async fn methods_lengths_and_encodings() {
         assert_eq!(status, want, "{method}");
         assert!(method != "HEAD" || body.is_empty());
     }
-    let head = |lines: &str| format!("POST /pscheduler/tasks HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+    let head = |lines: &str| {
+        format!("POST /pscheduler/tasks HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n")
+    };
     for (lines, want) in [
         ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "400"),
         ("Content-Length: 5\r\nContent-Length: 6\r\n", "400"),
