@@ -13,6 +13,7 @@ mod debian;
 mod gate;
 mod postgres;
 mod run;
+mod soak;
 mod tools;
 
 use clap::{Parser, Subcommand};
@@ -71,6 +72,8 @@ enum Command {
     },
     /// Installs the Debian packages and cargo tools that the gate needs, and stops.
     Setup,
+    /// Fuzzes every decoder with cargo-fuzz (nightly Rust) and plays many seeds of the simulator.
+    Soak(soak::Soak),
     /// Starts a PostgreSQL for the store tests and keeps it until standard input ends.
     Postgres,
 }
@@ -80,6 +83,7 @@ fn main() {
         Command::Ci { parts } => gate::run_gate(&parts),
         Command::Setup => gate::setup(),
         Command::Postgres => postgres::serve(),
+        Command::Soak(wanted) => soak::soak(&wanted),
     };
     if let Err(error) = outcome {
         eprintln!("error: {error:#}");

@@ -30,6 +30,13 @@ pub(crate) const DENY: Tool = Tool {
     version: "0.20.2",
 };
 
+/// Explores the fuzz targets; only the soak needs it.
+pub(crate) const FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    subcommand: "fuzz",
+    version: "0.13.1",
+};
+
 impl Tool {
     /// Installs the tool unless it is there.
     pub(crate) fn ensure(&self) -> Result<()> {

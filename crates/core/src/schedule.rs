@@ -116,10 +116,16 @@ pub enum BadSchedule {
         /// The start.
         start: Timestamp,
     },
+    /// Begins later than anyone means.
+    #[error("start ({0}) is more than a hundred years away")]
+    StartTooFar(Timestamp),
     /// Ends in the past.
     #[error("until ({0}) has passed")]
     UntilPassed(Timestamp),
 }
+
+/// How far away a start may be; beyond it is a slip of the pen, and arithmetic nears the end of the calendar.
+pub const STARTS_WITHIN: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
 
 /// What a task's past says about its next run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +152,11 @@ impl Schedule {
             .is_some_and(|repeat| repeat <= SignedDuration::ZERO)
         {
             return Err(BadSchedule::Repeat);
+        }
+        if let Start::At(start) = self.start
+            && start > saturating_add(now, STARTS_WITHIN)
+        {
+            return Err(BadSchedule::StartTooFar(start));
         }
         let Some(until) = self.until else {
             return Ok(());
@@ -183,7 +194,7 @@ impl Schedule {
         } else {
             let by_interval = self
                 .repeat
-                .map(|repeat| next_by_interval(repeat, start, history, now));
+                .and_then(|repeat| next_by_interval(repeat, start, history, now));
             let by_cron = self.cron.as_ref().and_then(|cron| {
                 let after = history.latest.unwrap_or(start).max(start).max(now);
                 // A start that itself matches is wanted too.
@@ -238,9 +249,9 @@ fn next_by_interval(
     start: Timestamp,
     history: &History,
     now: Timestamp,
-) -> Timestamp {
+) -> Option<Timestamp> {
     let Some(latest) = history.latest else {
-        return start.max(now);
+        return Some(start.max(now));
     };
     let origin = history.first.unwrap_or(start);
     let after = latest.max(now).max(start);
@@ -249,7 +260,7 @@ fn next_by_interval(
     let turns = elapsed / step + 1;
     let offset = i64::try_from((turns * step) / 1_000_000_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from((turns * step) % 1_000_000_000).unwrap_or(0);
-    saturating_add(origin, SignedDuration::new(offset, nanos))
+    origin.checked_add(SignedDuration::new(offset, nanos)).ok()
 }
 
 /// Rounds a wanted start to the whole second pScheduler speaks in, never into the past.
@@ -404,6 +415,11 @@ mod tests {
             ..Schedule::default()
         };
         assert!(matches!(past.check(now), Err(BadSchedule::UntilPassed(_))));
+        let far = Schedule {
+            start: Start::At(t("9999-12-30T00:00:00Z")),
+            ..Schedule::default()
+        };
+        assert!(matches!(far.check(now), Err(BadSchedule::StartTooFar(_))));
         let backwards = Schedule {
             start: Start::At(t("2026-11-25T12:00:00Z")),
             until: Some(t("2026-11-24T13:00:00Z")),
@@ -478,5 +494,22 @@ mod tests {
         fn any_text_is_a_cron_expression_or_refused(text in ".{0,60}") {
             let _ = text.parse::<CronExpr>();
         }
+    }
+
+    #[test]
+    fn turns_end_where_the_calendar_does() {
+        let last = Timestamp::MAX;
+        let yearly = Schedule {
+            start: Start::At(last),
+            repeat: Some(SignedDuration::from_hours(24 * 366)),
+            ..Schedule::default()
+        };
+        let begun = History {
+            first: Some(last),
+            latest: Some(last),
+            runs: 1,
+        };
+        assert_eq!(yearly.next(&History::default(), last), Some(last));
+        assert_eq!(yearly.next(&begun, last), None);
     }
 }

@@ -6,9 +6,11 @@
 
 pub mod agent;
 pub mod fusion;
+pub mod http;
 pub mod pscheduler;
 pub mod store;
 pub mod teeth;
+pub mod words;
 pub mod zabbix;
 
 /// A fuzz target: its name, which is also that of its corpus folder below `fuzz/corpus`, and its
@@ -23,12 +25,14 @@ pub const TARGETS: &[Target] = &[
     ("fusion_answer", fusion::answer),
     ("fusion_request", fusion::request),
     ("fusion_xml", fusion::xml),
+    ("http_connection", http::connection),
     ("pscheduler_request", pscheduler::request),
     ("pscheduler_task", pscheduler::task),
     ("store_block", store::block),
     ("store_id_set", store::id_set),
     ("teeth_line", teeth::line),
     ("teeth_session", teeth::session),
+    ("words", words::all),
     ("zabbix_frame", zabbix::frame),
     ("zabbix_json", zabbix::json),
 ];
