@@ -202,6 +202,15 @@ async fn requests_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_query_may_have_quotes_as_they_are() {
+    let server = Server::plain().await;
+    let reply = server.talk(get("/a?module[\"x\"]=1").as_bytes()).await;
+    assert!(reply.contains("GET /a?module[%22x%22]=1 http"), "{reply}");
+    let huge = get(&format!("/?{}", "\"".repeat(30_000)));
+    assert_eq!(status(&server.talk(huge.as_bytes()).await), 414);
+}
+
+#[tokio::test]
 async fn a_head_may_come_byte_by_byte() {
     let server = Server::plain().await;
     let mut stream = server.connect().await;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::HttpLimits;
-use super::head::{Chunks, Framing, Progress, Reject, check, find_end};
+use super::head::{Chunks, Framing, Progress, Reject, check, encode_query, find_end};
 use crate::limit::MemoryShare;
 
 /// Read at a time.
@@ -163,6 +163,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
                 let outcome =
                     find_end(&self.buffer, self.seen).and_then(|progress| match progress {
                         Progress::Complete(end) => {
+                            let end = encode_query(&mut self.buffer, end);
                             let head = self.buffer.get(..end).unwrap_or_default();
                             check(head, &self.limits).map(|framing| Some((end, framing)))
                         }

@@ -4,6 +4,8 @@
 //! lengths, a length beside a transfer coding, folded lines, bare line ends, blanks before a colon,
 //! control characters. What passes here, hyper understands in the one way that is left.
 
+use bytes::BytesMut;
+
 use super::HttpLimits;
 
 /// Why a request is refused before anything above sees it.
@@ -120,6 +122,39 @@ pub(super) fn find_end(bytes: &[u8], seen: usize) -> Result<Progress, Reject> {
         return Err(Reject::HeadMalformed);
     }
     Ok(Progress::Partial)
+}
+
+/// Writes `"`, `<` and `>` in the query of a head that ends at `end` as they should have been written,
+/// and returns where the head ends then.
+///
+/// Real clients send them as they are (`module["inventory"]`, JSON in a query), and the type that holds
+/// a target takes them in no query. What it means stays the same.
+pub(super) fn encode_query(buffer: &mut BytesMut, end: usize) -> usize {
+    let head = buffer.get(..end).unwrap_or_default();
+    let line = head.iter().position(|&byte| byte == b'\r').unwrap_or(0);
+    let line = head.get(..line).unwrap_or_default();
+    let Some(start) = line.iter().position(|&byte| byte == b'?') else {
+        return end;
+    };
+    let is_odd = |byte: u8| matches!(byte, b'"' | b'<' | b'>');
+    let query = line.get(start..).unwrap_or_default();
+    if !query.iter().copied().any(is_odd) {
+        return end;
+    }
+    let mut written = BytesMut::with_capacity(buffer.len() + 2 * query.len());
+    written.extend_from_slice(buffer.get(..start).unwrap_or_default());
+    for &byte in query {
+        match byte {
+            b'"' => written.extend_from_slice(b"%22"),
+            b'<' => written.extend_from_slice(b"%3C"),
+            b'>' => written.extend_from_slice(b"%3E"),
+            other => written.extend_from_slice(&[other]),
+        }
+    }
+    let grown = written.len() - line.len();
+    written.extend_from_slice(buffer.get(line.len()..).unwrap_or_default());
+    *buffer = written;
+    end + grown
 }
 
 /// Checks a whole head and returns how its body is framed.
@@ -519,6 +554,24 @@ mod tests {
             "x".repeat(128 * 1024)
         );
         assert_eq!(checked(&long), Err(Reject::HeadTooLarge));
+    }
+
+    #[test]
+    fn odd_characters_of_a_query_are_written_as_they_should_be() {
+        for (given, wanted) in [
+            (
+                "GET /a?m[\"x\"]=<1> HTTP/1.1\r\nX: \"?\r\n\r\nbo\"dy",
+                "GET /a?m[%22x%22]=%3C1%3E HTTP/1.1\r\nX: \"?\r\n\r\nbo\"dy",
+            ),
+            ("GET /\"a HTTP/1.1\r\n\r\n", "GET /\"a HTTP/1.1\r\n\r\n"),
+            ("GET /?a=b HTTP/1.1\r\n\r\n", "GET /?a=b HTTP/1.1\r\n\r\n"),
+        ] {
+            let mut buffer = BytesMut::from(given.as_bytes());
+            let end = given.find("\r\n\r\n").map_or(0, |end| end + 4);
+            let end = encode_query(&mut buffer, end);
+            assert_eq!(buffer, wanted.as_bytes(), "{given:?}");
+            assert_eq!(Some(end), wanted.find("\r\n\r\n").map(|end| end + 4));
+        }
     }
 
     #[test]
