@@ -13,7 +13,8 @@ use rand_core::Rng;
 
 use super::body::{self, BodyError, Packing};
 use super::json::{self, Fields, JsonError};
-use super::p1::{JobNews, TaskList, TasksQuery};
+use super::news::JobNews;
+use super::p1::{TaskList, TasksQuery};
 use super::reply::{Reply, ReplyError};
 use super::wire::{Limits, PeerName, short};
 use super::{p2, p3};

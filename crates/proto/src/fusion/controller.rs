@@ -1,6 +1,6 @@
 //! The commanding end: reads what agents ask, writes what they are answered.
 //!
-//! Decides nothing. [`decode`] finds the place below a base, takes the packing off under the
+//! Decides nothing. [`decode`] finds the [`Place`] below a base, takes the packing off under the
 //! limits, and reads the dialect that is there; [`encode`] answers in that dialect, with the packing
 //! of the request (FusionInventory contract, 2.1). A [`Reject`] is already in the words of the
 //! dialect that was refused.
@@ -9,77 +9,17 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::body::{self, BodyError, Packing};
 use super::json::{self, Fields, JsonError};
-use super::p1::{self, JobNews, TaskList, TasksQuery};
+use super::news::JobNews;
+use super::p1::{self, TaskList, TasksQuery};
+use super::place::Place;
 use super::reply::Reply;
 use super::side::{self, Remote};
 use super::wire::{BadName, Limits, PeerName, Secret, is_plain, short};
 use super::{p2, p3};
-
-/// Where agents are told to go; below each of these the whole protocol is served.
-pub const BASES: [&str; 9] = [
-    "/glpi/plugins/fusioninventory",
-    "/glpi/plugins/glpiinventory",
-    "/glpi/marketplace/glpiinventory",
-    "/glpi/front/inventory.php",
-    "/plugins/fusioninventory",
-    "/plugins/glpiinventory",
-    "/marketplace/glpiinventory",
-    "/front/inventory.php",
-    "",
-];
-
-/// A place below a base.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Place {
-    /// The base itself: P2, P3 and the side protocol's getConfig.
-    Main,
-    /// `b/collect/`, `b/deploy/`, `b/esx/`.
-    Remote(Remote),
-    /// `api/results`.
-    Results,
-    /// `api/tasks`.
-    Tasks,
-    /// `api.php/token`.
-    Token,
-}
-
-impl Place {
-    /// Finds the base and place of a path; decoded once, then matched as a whole.
-    #[must_use]
-    pub fn find(path: &str) -> Option<(&'static str, Self)> {
-        let path = percent_decode_str(path).decode_utf8().ok()?;
-        let path = path.trim_end_matches('/');
-        if path == "/glpi/api.php/token" {
-            return Some(("", Self::Token));
-        }
-        BASES.into_iter().find_map(|base| {
-            let place = match path.strip_prefix(base)? {
-                "" => Self::Main,
-                "/api/results" => Self::Results,
-                "/api/tasks" => Self::Tasks,
-                "/api.php/token" => Self::Token,
-                "/b/collect" => Self::Remote(Remote::Collect),
-                "/b/deploy" => Self::Remote(Remote::Deploy),
-                "/b/esx" => Self::Remote(Remote::Esx),
-                _ => return None,
-            };
-            Some((base, place))
-        })
-    }
-
-    fn allowed(self) -> &'static str {
-        match self {
-            Self::Main | Self::Remote(_) => "GET, HEAD, POST",
-            Self::Results | Self::Token => "POST",
-            Self::Tasks => "GET, HEAD",
-        }
-    }
-}
 
 /// Whether a request at `/` is an agent's rather than a person's: a person's is a GET with neither
 /// an action nor an agent id.
@@ -119,6 +59,21 @@ pub struct Context {
     pub software: Option<Software>,
     /// Whether the request was a HEAD: answered like GET, and nothing is given away.
     pub is_head: bool,
+}
+
+impl Context {
+    /// That of a request of which nothing could be read: answered in plain JSON.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            dialect: Dialect::P1,
+            packing: Packing::Plain,
+            request_id: None,
+            agent_id: None,
+            software: None,
+            is_head: false,
+        }
+    }
 }
 
 /// What a peer says it is.
@@ -335,12 +290,9 @@ pub fn decode(request: &Request<Bytes>, limits: &Limits) -> Result<Ask, Reject> 
     let headers = request.headers();
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let mut context = Context {
-        dialect: Dialect::P1,
-        packing: Packing::Plain,
-        request_id: None,
-        agent_id: None,
         software: text("user-agent").and_then(Software::parse),
         is_head: *request.method() == Method::HEAD,
+        ..Context::unknown()
     };
     match read(request, limits, &mut context) {
         Ok(what) => Ok(Ask { context, what }),
@@ -685,56 +637,6 @@ mod tests {
         match decode(&request(method, target, body), &Limits::default()) {
             Ok(_) => 200,
             Err(reject) => reject.to_response().status().as_u16(),
-        }
-    }
-
-    #[test]
-    fn places() {
-        let cases = [
-            ("/", Some(("", Place::Main))),
-            ("/api/tasks", Some(("", Place::Tasks))),
-            (
-                "/glpi/plugins/fusioninventory",
-                Some(("/glpi/plugins/fusioninventory", Place::Main)),
-            ),
-            (
-                "/glpi/plugins/fusioninventory/api/tasks/",
-                Some(("/glpi/plugins/fusioninventory", Place::Tasks)),
-            ),
-            (
-                "/plugins/glpiinventory/b/esx/",
-                Some(("/plugins/glpiinventory", Place::Remote(Remote::Esx))),
-            ),
-            (
-                "/marketplace/glpiinventory/b/deploy",
-                Some(("/marketplace/glpiinventory", Place::Remote(Remote::Deploy))),
-            ),
-            (
-                "/front/inventory.php",
-                Some(("/front/inventory.php", Place::Main)),
-            ),
-            (
-                "/glpi/front/inventory.php/api/results",
-                Some(("/glpi/front/inventory.php", Place::Results)),
-            ),
-            ("/glpi/api.php/token", Some(("", Place::Token))),
-            (
-                "/front/inventory.php/api.php/token",
-                Some(("/front/inventory.php", Place::Token)),
-            ),
-            (
-                "/plugins/fusioninventory/%61pi/tasks",
-                Some(("/plugins/fusioninventory", Place::Tasks)),
-            ),
-            ("/plugins/fusioninventory/../../etc/passwd", None),
-            ("/plugins/fusioninventory%2f..%2fapi/tasks", None),
-            ("/api/tasks%00", None),
-            ("/%c0%ae%c0%ae/api/tasks", None),
-            ("/api\\tasks", None),
-            ("/pscheduler/tasks", None),
-        ];
-        for (path, want) in cases {
-            assert_eq!(Place::find(path), want, "{path}");
         }
     }
 

@@ -31,15 +31,16 @@ use muster_core::credential::Secret as CoreSecret;
 use muster_core::kind::Kind;
 use muster_core::result::{News, Outcome};
 use muster_core::run::OfferToken;
-use muster_net::http::read_body;
+use muster_net::http::{BodyError, read_body};
 use muster_net::{PeerInfo, Security};
 use muster_proto::fusion::Limits;
-use muster_proto::fusion::controller::{self, Answer, Ask, Context, Place, What};
-use muster_proto::fusion::p1::{JobNews, TaskList, TasksQuery};
+use muster_proto::fusion::controller::{self, Answer, Ask, Context, What};
+use muster_proto::fusion::news::JobNews;
+use muster_proto::fusion::p1::{TaskList, TasksQuery};
 use muster_proto::fusion::p3;
+use muster_proto::fusion::place::{self, Place};
 use muster_proto::fusion::wire::{PeerName, Secret};
 use rand_core::Rng as _;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
@@ -61,6 +62,9 @@ const PARSE_INLINE_BYTES: usize = 1 << 20;
 const UNPACK_INLINE_BYTES: usize = 1 << 10;
 /// How many of those are parsed at once: each may hold an inventory, packed, unpacked and read.
 const PARSES_AT_ONCE: usize = 3;
+
+/// Seconds to stay away while there is too much to do.
+const RETRY_OVERLOAD: u32 = 10;
 
 #[derive(Clone)]
 struct Front {
@@ -89,10 +93,7 @@ pub fn router(control: Control, console: MethodRouter) -> Router {
         .route("/api.php/token", any(serve))
         .route("/glpi/api.php/token", any(serve))
         .route("/b/{*rest}", any(serve));
-    for base in controller::BASES
-        .into_iter()
-        .filter(|base| !base.is_empty())
-    {
+    for base in place::BASES.into_iter().filter(|base| !base.is_empty()) {
         router = router
             .route(base, any(serve))
             .route(&format!("{base}/"), any(serve))
@@ -125,9 +126,7 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
         Ok(body) => body,
         Err(error) => {
             front.count(&peer, "body", "", &error.to_string());
-            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            let reply = json!({"status": "error", "message": error.to_string()}).to_string();
-            return (status, [("content-type", "application/json")], reply).into_response();
+            return unread(error);
         }
     };
     let request = http::Request::from_parts(parts.clone(), body);
@@ -168,6 +167,20 @@ async fn serve(State(front): State<Front>, request: Request) -> Response {
         Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
     response.map(Body::from)
+}
+
+/// The answer to a request whose body could not be read: what dialect it is in stays unknown.
+fn unread(error: BodyError) -> Response {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let context = Context::unknown();
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_OVERLOAD);
+    let answer = Answer::Error {
+        status,
+        message: error.to_string(),
+        retry_after,
+        authenticate: false,
+    };
+    controller::encode(answer, &context).map(Body::from)
 }
 
 /// Whether a body is more than a thread that serves sockets should read.
@@ -245,7 +258,10 @@ impl Front {
                 token: secret,
                 expires_in: 3600,
             },
-            false => self.wrong_login(from),
+            false => {
+                self.note_wrong(from);
+                self.wrong_login(from)
+            }
         })
     }
 
@@ -264,7 +280,7 @@ impl Front {
             }
             Trouble::Refused => (StatusCode::FORBIDDEN, None),
             Trouble::TooMuch => (StatusCode::TOO_MANY_REQUESTS, Some(600)),
-            Trouble::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(10)),
+            Trouble::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_OVERLOAD)),
         };
         if matches!(error.trouble, Trouble::Bug | Trouble::Unavailable) {
             tracing::warn!(peer.address = %from.address, error = %error.chain(), "a request failed");
@@ -280,11 +296,23 @@ impl Front {
     /// 401, or 429 after too many wrong credentials. A request with none is no wrong one: real GLPI
     /// agents draw two 401 for each message.
     fn wrong_login(&self, from: &From<'_>) -> Answer {
-        let now = self.control.clock().instant();
-        match self.attempts.failed(from.address, Some(&from.who), now) {
+        match self.failed_login(from) {
             Some(wait) => too_many_failures(wait),
             None => not_authenticated(),
         }
+    }
+
+    /// Counts a wrong credential; the seconds to wait after too many.
+    fn failed_login(&self, from: &From<'_>) -> Option<u32> {
+        let now = self.control.clock().instant();
+        self.attempts.failed(from.address, Some(&from.who), now)
+    }
+
+    /// Notes a refusal that Control does not make itself.
+    fn note_wrong(&self, from: &From<'_>) {
+        let (wire, reason) = (Wire::Fusion, "NOT_AUTHENTICATED");
+        self.control
+            .refused(wire, from.address, reason, &from.who, "wrong credentials");
     }
 
     /// An agent with a key that shows none is challenged: that is how agents learn to show it. One
@@ -294,9 +322,8 @@ impl Front {
             Credential::Good => None,
             Credential::Missing => Some(not_authenticated()),
             Credential::Wrong => {
-                let now = self.control.clock().instant();
-                let wait = self.attempts.failed(from.address, Some(&from.who), now);
-                wait.map(too_many_failures)
+                self.note_wrong(from);
+                self.failed_login(from).map(too_many_failures)
             }
         }
     }

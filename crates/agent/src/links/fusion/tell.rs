@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use muster_proto::fusion::agent::{self, AnswerError, Backoff};
 use muster_proto::fusion::body::Packing;
 use muster_proto::fusion::inventory::Inventory;
-use muster_proto::fusion::p1::JobNews;
+use muster_proto::fusion::news::JobNews;
 use muster_proto::fusion::p2::{Content, Device, Message, Word as Said};
 use serde_json::Value;
 use tokio::sync::mpsc;
