@@ -505,6 +505,8 @@ impl Catalogue {
         };
         test.check(&task.spec)
             .map_err(|error| Reject::new(400, format!("Invalid test specification: {error}")))?;
+        check_durations(&task.spec, limits)
+            .map_err(|error| Reject::new(400, format!("Invalid test specification: {error}")))?;
         if let Some(archive) = task.archives.first() {
             let name = archive
                 .get("archiver")
@@ -611,6 +613,30 @@ impl Catalogue {
         }
         Err(Reject::new(422, text))
     }
+}
+
+/// Refuses lengths of time that no schema can: nothing at all, save for waits, and too much (threat
+/// model, section 4).
+fn check_durations(spec: &Value, limits: &Limits) -> Result<(), String> {
+    for (member, may_be_nothing) in [
+        ("deadline", false),
+        ("duration", false),
+        ("interval", false),
+        ("timeout", true),
+    ] {
+        let Some(text) = spec.get(member).and_then(Value::as_str) else {
+            continue;
+        };
+        let duration =
+            IsoDuration::parse(text).map_err(|error| format!("At /{member}: {error}"))?;
+        let most = limits.duration_max;
+        if duration > most || duration == IsoDuration::ZERO && !may_be_nothing {
+            return Err(super::schemas::short(format!(
+                "At /{member}: '{text}' is not a duration up to {most}."
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn list(base: &Base, class: super::wire::Class, all: Vec<Value>, expanded: bool) -> Value {

@@ -39,7 +39,7 @@ use muster_proto::json::TREE_FACTOR;
 use muster_proto::pscheduler::controller::{
     self, Answer, Ask, ClockSource, ResultFormat, RunRef, Stat, WaitFor, What,
 };
-use muster_proto::pscheduler::json::{CONTAINMENT_STEPS, contains_at_top};
+use muster_proto::pscheduler::json::{CONTAINMENT_STEPS, contains_at_top, sanitise};
 use muster_proto::pscheduler::plugins::Catalogue;
 use muster_proto::pscheduler::text::{self, Form, Medium};
 use muster_proto::pscheduler::time::Stamp;
@@ -705,19 +705,16 @@ impl Front {
             .wait_run(found.run.id, deadline, |run| run.run.state.is_ended())
             .await
             .map_err(|error| reject_of(&error))?;
-        let merged = views::merged(&found).ok_or_else(Reject::not_found)?;
+        let mut merged = views::merged(&found).ok_or_else(Reject::not_found)?;
+        // A wrong key is refused whatever the form.
+        if self.secrets(&task, key).await?.is_none() {
+            sanitise(&mut merged);
+        }
         let medium = match format {
-            ResultFormat::Json => {
-                return Ok(match self.secrets(&task, key).await? {
-                    None => Answer::Json(merged),
-                    Some(_) => Answer::JsonWithSecrets(merged),
-                });
-            }
+            ResultFormat::Json => return Ok(Answer::JsonWithSecrets(merged)),
             ResultFormat::Html => Medium::Html,
             ResultFormat::Plain => Medium::Plain,
         };
-        let mut merged = merged;
-        muster_proto::pscheduler::json::sanitise(&mut merged);
         let text = match self.catalogue.test(task.kind.as_str()) {
             Ok(test) => test.render(medium, &merged),
             Err(_) => text::render(Form::Json, medium, &merged),

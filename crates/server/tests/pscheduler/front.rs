@@ -98,7 +98,7 @@ fn a_task_without_a_start_begins_within_seconds() {
         let task = server.post(noop(json!({"a": 1}), json!({}))).await;
         let run = ended(&server, &task).await;
         assert_eq!(run["result-merged"]["data"], json!({"a": 1}));
-        assert_eq!(run["start-time"], "2026-11-21T19:08:02+00:00");
+        assert_eq!(run["start-time"], "2026-11-21T19:08:05+00:00");
         assert_eq!(
             server.get(&format!("{task}?detail")).await["detail"]["start"],
             Value::Null
@@ -383,6 +383,10 @@ fn secrets_are_shown_for_the_key_only() {
             server.call("GET", &format!("{path}?key=wrong"), "").await.0,
             403
         );
+        for format in ["application/json", "text/plain", "text/html"] {
+            let target = format!("{path}/result?format={format}&key=wrong");
+            assert_eq!(server.call("GET", &target, "").await.0, 403, "{format}");
+        }
         assert_eq!(
             server
                 .call("GET", &format!("{path}/result?key=wrong"), "")

@@ -190,7 +190,23 @@ async fn bodies_that_are_no_task() {
         ),
         (
             task(json!({"type": "idle", "spec": {"duration": "P9999999D"}})).into_bytes(),
-            422,
+            400,
+        ),
+        (
+            task(json!({"type": "idle", "spec": {"duration": "PT0S"}})).into_bytes(),
+            400,
+        ),
+        (
+            task(json!({"type": "idle", "spec": {"duration": "P"}})).into_bytes(),
+            400,
+        ),
+        (
+            task(json!({"type": "rtt", "spec": {"dest": "b", "interval": "PT0S"}})).into_bytes(),
+            400,
+        ),
+        (
+            task(json!({"type": "rtt", "spec": {"dest": "b", "timeout": "P367D"}})).into_bytes(),
+            400,
         ),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();

@@ -18,9 +18,9 @@ use super::{Caller, Front, Reject, reject_of, stamp};
 use crate::control::{NewTask, Trouble};
 use crate::kinds;
 
-/// From the posting to the first start of a task that names none: the agent has the run in hand by
-/// then, so that it begins on the second.
-const FIRST_START: SignedDuration = SignedDuration::from_secs(2);
+/// From the posting to the first start of a task that names none and has one participant (contract,
+/// section 6).
+const FIRST_START: SignedDuration = SignedDuration::from_secs(5);
 
 /// Members of a specification that say who takes part. They are ours to resolve; an agent would
 /// take them for hosts of its own.
@@ -174,13 +174,7 @@ fn schedule(
         Some(start) => Start::At(timestamp(start.whole_secs())),
         // Work of ours may wait for an agent that pulls; a measurement has its second.
         None if own_kind => Start::Soonest,
-        None => {
-            let soon = saturating_add(now, FIRST_START);
-            Start::At(whole_seconds(saturating_add(
-                soon,
-                SignedDuration::from_millis(999),
-            )))
-        }
+        None => Start::At(whole_seconds(saturating_add(now, FIRST_START))),
     };
     let cron = match &posted.repeat_cron {
         None => None,
@@ -248,7 +242,7 @@ mod tests {
         let at = |text: &str| Start::At(text.parse().expect(text));
         assert_eq!(
             idle(json!({})).expect("schedule").start,
-            at("2026-11-24T12:00:03Z")
+            at("2026-11-24T12:00:05Z")
         );
         let named = idle(json!({"start": "PT20S", "slip": "PT5M"})).expect("schedule");
         assert_eq!(named.start, at("2026-11-24T12:00:20Z"));
