@@ -261,6 +261,7 @@ async fn open_control(
         retain_runs: config.retain_runs,
         retain_values: config.retain_values,
         egress: config.egress(),
+        spool: Some(folder.path().to_owned()),
     };
     let control = Control::open(store, sealer, settings, clock, entropy).await;
     control.map_err(|error| control_error(&error))

@@ -18,7 +18,7 @@ use muster_core::{AgentId, EndKind, Kind, RunState, TaskState};
 use muster_net::{Clock, Entropy};
 use muster_server::Control;
 use muster_server::control::{
-    Admission, Declared, DueAsk, EnrolPolicy, Hello, HistoryRange, NewItem, NewKey, NewTask,
+    Admission, Declared, DueAsk, Duty, EnrolPolicy, Hello, HistoryRange, NewItem, NewKey, NewTask,
     Observation, Offer, Proof, Reported, Role, Settings, Standing, Subject, Trouble, Upload,
 };
 use muster_server::reconcile::{lapse, schedule};
@@ -1055,5 +1055,37 @@ fn a_discovery_without_credentials_that_found_nothing_is_explained_by_it() {
             assert!(why.steps.iter().any(|step| step.check == "credential"));
             assert_eq!(why.next.contains("--credential"), missing, "{why:?}");
         }
+    });
+}
+
+#[test]
+fn a_duty_is_one_replicas_at_a_time() {
+    on_each(loopback(), |control| async move {
+        let clock = control.clock().clone();
+        let [mut one, mut other] = [Duty::new(&control, "count"), Duty::new(&control, "count")];
+        let mut elsewhere = Duty::new(&control, "paint");
+        assert!(one.is_mine().await);
+        assert!(!other.is_mine().await);
+        assert!(elsewhere.is_mine().await, "each duty is its own");
+        for _ in 0..30 {
+            clock.sleep(Duration::from_secs(1)).await;
+            assert!(one.is_mine().await, "who has it keeps it");
+            assert!(!other.is_mine().await);
+        }
+        // Given back, it is taken at the next look.
+        one.release().await;
+        clock.sleep(Duration::from_secs(2)).await;
+        assert!(other.is_mine().await);
+        assert!(!one.is_mine().await);
+        one.release().await;
+        assert!(other.is_mine().await, "nobody gives back what another has");
+        // Who says nothing any more is missed for a few seconds.
+        let mut waited = 0;
+        while !one.is_mine().await {
+            clock.sleep(Duration::from_secs(1)).await;
+            waited += 1;
+        }
+        assert!((4..=8).contains(&waited), "{waited} s");
+        assert!(!other.is_mine().await, "it comes back and finds it taken");
     });
 }

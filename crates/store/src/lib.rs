@@ -10,6 +10,7 @@ pub mod access;
 pub mod agents;
 pub mod block;
 mod column;
+pub mod duties;
 mod error;
 pub mod hosts;
 pub mod idset;

@@ -70,6 +70,7 @@ pub(crate) const SERVER: &[Migration] = &[
         include_str!("../migrations/002_samples.sqlite.sql"),
         include_str!("../migrations/002_samples.postgres.sql"),
     ),
+    Migration::both(4, "duties", include_str!("../migrations/004_duties.sql")),
     Migration::both(
         5,
         "retention",

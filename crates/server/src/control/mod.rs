@@ -7,6 +7,7 @@
 //! **Invariant:** whatever a method answered with `Ok` is committed.
 
 mod changes;
+mod duty;
 mod error;
 mod explain;
 mod fleet;
@@ -19,6 +20,7 @@ mod values;
 pub(crate) mod work;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ipnet::IpNet;
@@ -31,6 +33,7 @@ use muster_store::{Bell, Store, Topics};
 use rand_chacha::ChaCha20Rng;
 
 pub use changes::Changes;
+pub use duty::Duty;
 pub use error::{ControlError, Result, Trouble};
 pub use explain::{Explanation, Step, Subject};
 pub use fleet::{Declared, NewItem, Observation, ZABBIX_AGENT_PORT};
@@ -74,6 +77,8 @@ pub struct Settings {
     pub retain_values: Option<SignedDuration>,
     /// Where the server may go for addresses that peers name.
     pub egress: Egress,
+    /// Where payloads lie that are too large for memory; without it they are not taken.
+    pub spool: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -88,6 +93,7 @@ impl Default for Settings {
             retain_runs: None,
             retain_values: None,
             egress: Egress::default(),
+            spool: None,
         }
     }
 }

@@ -1,11 +1,19 @@
 //! What good peers are told, in the words of a real server.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use muster_core::agent::AgentState;
 use muster_core::sample::{ItemType, ValueType};
+use muster_net::{Clock, Entropy};
 use muster_proto::zabbix::Limits;
-use muster_server::control::{EnrolPolicy, NewTask};
+use muster_server::control::{Control, Declared, Duty, EnrolPolicy, NewItem, NewTask, Settings};
+use muster_server::fronts::zabbix::poll_agents;
+use muster_store::Store;
+use muster_store::sealed::Sealer;
+use muster_store::testing::for_each_durable_url;
 use serde_json::{Value, json};
 
 use crate::harness::{SESSION, Server, upload};
@@ -458,18 +466,19 @@ async fn our_own_agent_is_one_on_every_wire() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
+/// An agent that knows one key: its port, and how often it was asked.
+async fn fake_agent() -> (u16, Arc<AtomicUsize>) {
     use muster_proto::zabbix::check::{Answer, Question};
     use muster_proto::zabbix::frame::{Decoder, encode};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let (_folder, server) = Server::with(EnrolPolicy::Approve).await;
-    // An agent that knows one key.
     let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = agent.local_addr().unwrap().port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = agent.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
             let limits = Limits::default();
             let mut buffer = [0; 1024];
             let count = stream.read(&mut buffer).await.unwrap();
@@ -486,6 +495,13 @@ async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
             stream.write_all(&frame).await.unwrap();
         }
     });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
+    let (_folder, server) = Server::with(EnrolPolicy::Approve).await;
+    let (port, _) = fake_agent().await;
     let items = server
         .declare_at(
             "mon-a",
@@ -506,10 +522,7 @@ async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
         )
         .await;
     let cancel = tokio_util::sync::CancellationToken::new();
-    let polling = tokio::spawn(muster_server::fronts::zabbix::poll_agents(
-        server.control.clone(),
-        cancel.clone(),
-    ));
+    let polling = tokio::spawn(poll_agents(server.control.clone(), cancel.clone()));
     let clock = server.control.clock();
     let end = clock.instant() + Duration::from_secs(30);
     loop {
@@ -533,6 +546,69 @@ async fn agents_of_hosts_without_a_proxy_are_asked_by_the_server() {
     cancel.cancel();
     polling.await.unwrap();
     server.stop().await;
+}
+
+/// Two replicas on one database: each agent is asked by one of them.
+#[test]
+fn of_several_replicas_one_asks_the_agents() {
+    for_each_durable_url(|url| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let replica = async || {
+                let store = Store::open(url.clone()).await.unwrap();
+                let (clock, entropy) = (Clock::system(), Entropy::system());
+                store.migrate(clock.now()).await.unwrap();
+                let sealer = Sealer::ephemeral(&mut entropy.rng());
+                let settings = Settings::default();
+                Control::open(store, sealer, settings, clock, entropy)
+                    .await
+                    .unwrap()
+            };
+            let replicas = [replica().await, replica().await];
+            let clock = replicas[0].clock().clone();
+            let (port, asked) = fake_agent().await;
+            let declared = Declared {
+                name: "mon-a".to_owned(),
+                proxy: None,
+                address: Some("127.0.0.1".to_owned()),
+                port: Some(port),
+            };
+            replicas[0].declare_host(declared).await.unwrap();
+            let item = NewItem {
+                host: "mon-a".to_owned(),
+                key: "agent.ping".to_owned(),
+                item_type: ItemType::Agent,
+                value_type: ValueType::Unsigned,
+                delay: Some(SignedDuration::from_secs(1)),
+                unit: String::new(),
+                name: None,
+            };
+            replicas[0].declare_item(item).await.unwrap();
+            replicas[1].refresh_items().await.unwrap();
+            let cancel = tokio_util::sync::CancellationToken::new();
+            let polling: Vec<_> = replicas
+                .iter()
+                .map(|control| tokio::spawn(poll_agents(control.clone(), cancel.clone())))
+                .collect();
+            // One that asks leaves at least its tick between two questions.
+            let end = clock.instant() + Duration::from_secs(30);
+            let mut seen: Vec<Instant> = Vec::new();
+            while seen.len() < 6 {
+                let now = clock.instant();
+                assert!(now < end, "{seen:?}");
+                seen.resize(asked.load(Ordering::Relaxed), now);
+                clock.sleep(Duration::from_millis(10)).await;
+            }
+            let took = seen[5] - seen[0];
+            assert!(took > Duration::from_millis(4200), "six times in {took:?}");
+            cancel.cancel();
+            for polling in polling {
+                polling.await.unwrap();
+            }
+            // The one that had it gave it back.
+            assert!(Duty::new(&replicas[0], "poll agents").is_mine().await);
+        });
+    });
 }
 
 /// A database that fails at any point of an upload: whatever was acknowledged is there, once.

@@ -2,7 +2,7 @@
 //!
 //! Which hosts and items those are, and how often, is declared; nothing is decided here. An agent that
 //! does not answer gives no value, and is noted like a peer that was refused, so that `explain` shows
-//! it. Contract: Zabbix page, sections 9 and 10.
+//! it. Of several replicas one asks at a time. Contract: Zabbix page, sections 9 and 10.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,7 +22,7 @@ use muster_store::samples::{Batch, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::digest::{Stamp, Told, reading};
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, Duty};
 
 /// Agents asked at once.
 const POLLERS: usize = 32;
@@ -43,6 +43,12 @@ struct Poll {
 
 /// Asks what is due, each second, until `cancel`.
 pub async fn poll_agents(control: Control, cancel: CancellationToken) {
+    let mut duty = Duty::new(&control, "poll agents");
+    poll_while_mine(&control, &mut duty, &cancel).await;
+    duty.release().await;
+}
+
+async fn poll_while_mine(control: &Control, duty: &mut Duty, cancel: &CancellationToken) {
     let limits = Limits::default();
     let mut plan: BTreeMap<u64, (Poll, i64)> = BTreeMap::new();
     let mut shown = None;
@@ -54,7 +60,7 @@ pub async fn poll_agents(control: Control, cancel: CancellationToken) {
         let revision = control.item_index().revision();
         let now = control.clock().now().as_second();
         if shown != Some(revision) {
-            match declared(&control).await {
+            match declared(control).await {
                 Ok(polls) => {
                     plan = renewed(plan, polls, now);
                     shown = Some(revision);
@@ -65,17 +71,23 @@ pub async fn poll_agents(control: Control, cancel: CancellationToken) {
                 }
             }
         }
+        if plan.is_empty() {
+            // An idle server writes nothing.
+            duty.release().await;
+            continue;
+        }
+        let mine = duty.is_mine().await;
         let mut due = Vec::new();
         for (poll, next) in plan.values_mut().filter(|(_, next)| *next <= now) {
             *next = next_poll(poll.item, poll.delay, now);
             due.push(poll.clone());
         }
-        if due.is_empty() {
+        if due.is_empty() || !mine {
             continue;
         }
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = ask_all(&control, due, &limits) => {}
+            () = ask_all(control, due, &limits) => {}
         }
     }
 }
