@@ -345,6 +345,7 @@ impl LocalAgent {
             endpoint: url.endpoint.clone(),
             protection: Protection::Plain,
             role: url.role,
+            mode: url.mode,
             name: url.name.clone().unwrap_or_else(|| self.name().to_owned()),
             agent_id: self.id().to_string(),
             intervals: muster_proto::zabbix::agent::Intervals::default(),
@@ -358,7 +359,7 @@ impl LocalAgent {
         Link::new(url.to_string(), move |cancel| {
             let (config, items, policy) = (config.clone(), items.clone(), policy.clone());
             let (spool, clock, entropy) = (spool.clone(), clock.clone(), entropy.clone());
-            zabbix::ZabbixLink::new(config, items, policy, spool, clock, entropy).run(cancel)
+            zabbix::ZabbixLink::new(config, &items, policy, spool, clock, entropy).run(cancel)
         })
     }
 
@@ -431,7 +432,7 @@ mod tests {
             "server",
             "ftp://server",
             "teeth://",
-            "zabbix://s?mode=passive",
+            "zabbix://s?mode=both",
             "pscheduler://s",
         ] {
             let error = ServerUrl::parse(text).unwrap_err();

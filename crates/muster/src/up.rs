@@ -293,6 +293,7 @@ impl Wires {
         let zabbix = zabbix.map(|endpoint| zabbix::ServerUrl {
             endpoint,
             role: zabbix::Role::Agent,
+            mode: zabbix::Mode::Active,
             name: None,
         });
         Ok([

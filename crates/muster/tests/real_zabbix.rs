@@ -143,6 +143,7 @@ impl World {
             "proxy.out",
             "agent.log",
             "agent.out",
+            "own.log",
         ] {
             let text = fs::read_to_string(self.path(name)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -219,6 +220,16 @@ fn start_agent(world: &World, program: &Path, port: u16) -> Peer {
     let mut command = Command::new(program);
     command.arg("-f").arg("-c").arg(config);
     Peer::start(&mut command, &world.path("agent.out"))
+}
+
+/// Our agent, active and passive, of the proxy at `proxy`.
+fn start_own(world: &World, proxy: u16, listen: u16) -> Peer {
+    let active = format!("zabbix://127.0.0.1:{proxy}?role=agent&name=own-active");
+    let passive = format!("zabbix://127.0.0.1:{listen}?role=agent&mode=passive&name=own-passive");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(["agent", "run", "--server", &active, "--server", &passive]);
+    command.arg("--state").arg(world.path("own"));
+    Peer::start(&mut command, &world.path("own.log"))
 }
 
 fn send(program: &Path, port: u16, arguments: &[&str]) -> (Option<i32>, String) {
@@ -306,6 +317,26 @@ fn real_peers_bring_values_and_lose_none() {
     });
     assert!(unsupported, "{}", world.logs());
 
+    // Our own agent below the real proxy: one that asks it, and one that it asks.
+    let own_port = free_low_port();
+    let port = own_port.to_string();
+    for host in ["own-active", "own-passive"] {
+        world.muster(&[
+            "host",
+            "create",
+            host,
+            "--proxy",
+            "px-active",
+            "--address",
+            "127.0.0.1",
+            "--port",
+            &port,
+        ]);
+    }
+    let asking = world.item("own-active", "agent.hostname", "agent_active", "string");
+    let asked = world.item("own-passive", "agent.hostname", "agent", "string");
+    let _own = start_own(&world, proxy_port, own_port);
+
     // A sender through the proxy, and to the server itself.
     assert!(listens(
         SocketAddr::from(([127, 0, 0, 1], proxy_port)),
@@ -346,6 +377,10 @@ fn real_peers_bring_values_and_lose_none() {
         .map(|(_, v)| v)
         .collect();
     assert_eq!(sent, [1.5, 2.5, 3.5]);
+
+    for (item, name) in [(&asking, "own-active"), (&asked, "own-passive")] {
+        assert_eq!(world.values(name, item, 2)[0].1, name);
+    }
 
     // A real active agent, by its own word.
     assert_eq!(world.values("agent.version", &version, 2)[0].1, "6.0.14");

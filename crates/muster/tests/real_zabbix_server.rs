@@ -266,10 +266,18 @@ fn a_real_server_stores_what_we_collect() {
     let Some(mut world) = World::start() else {
         return;
     };
-    let url = |rest: &str| format!("zabbix://127.0.0.1:{}?{rest}", world.port);
+    let url = |port: u16, rest: &str| format!("zabbix://127.0.0.1:{port}?{rest}");
     let servers = [
-        url("role=agent&mode=active&name=lab-active"),
-        url("role=proxy&mode=active&name=px-active"),
+        url(world.port, "role=agent&mode=active&name=lab-active"),
+        url(
+            world.passive_agent,
+            "role=agent&mode=passive&name=lab-passive",
+        ),
+        url(world.port, "role=proxy&mode=active&name=px-active"),
+        url(
+            world.passive_proxy,
+            "role=proxy&mode=passive&name=px-passive",
+        ),
     ];
     let muster = world.start_muster(&servers);
 
@@ -277,6 +285,31 @@ fn a_real_server_stores_what_we_collect() {
     world.has("agent.ping of the active agent", "history_uint", 932_001, 3);
     world.has("system.cpu.load of the active agent", "history", 932_002, 1);
     world.is_unsupported("a bad key", 932_003, "Unsupported item key.");
+
+    // The agent that is asked.
+    world.has(
+        "agent.ping of the passive agent",
+        "history_uint",
+        933_001,
+        3,
+    );
+    world.has(
+        "agent.hostname of the passive agent",
+        "history_str",
+        933_002,
+        1,
+    );
+    world.is_unsupported("a bad key", 933_003, "Unsupported item key.");
+    let name = "select distinct value from history_str where itemid = 933002";
+    assert_eq!(world.database.run(name), "lab-passive");
+
+    // The proxy that is come to.
+    world.has(
+        "agent.ping by the passive proxy",
+        "history_uint",
+        931_001,
+        3,
+    );
 
     // The proxy that comes.
     world.has("agent.ping by the active proxy", "history_uint", 930_001, 3);
@@ -289,20 +322,40 @@ fn a_real_server_stores_what_we_collect() {
     world.is_unsupported("a bad key", 930_002, "Unsupported item key.");
     let version = "select distinct value from history_str where itemid = 930003";
     assert_eq!(world.database.run(version), "6.0.14");
-    let available = "select available from interface where interfaceid = 20010";
-    world.until("availability", || world.database.run(available) == "1");
-    let seen = "select lastaccess > 0 from hosts where hostid = 20001";
-    assert_eq!(world.database.run(seen), "t");
+    let available = "select count(*) from interface where type = 1 and available = 1 \
+        and interfaceid in (20010, 20020, 20040)";
+    world.until("availability", || world.database.run(available) == "3");
+    let seen = "select count(*) from hosts where status in (5, 6) and lastaccess > 0";
+    assert_eq!(world.database.run(seen), "2");
+
+    // What the server wants done is refused in words it understands.
+    let tasks: String = [(101, 20_001, 20_010), (102, 20_002, 20_020)]
+        .into_iter()
+        .map(|(task, proxy, host)| {
+            format!(
+                "insert into task (taskid,type,status,clock,ttl,proxy_hostid)
+                   values ({task},2,1,extract(epoch from now()),600,{proxy});
+                 insert into task_remote_command (taskid,command_type,execute_on,port,authtype,username,
+                     password,publickey,privatekey,command,alertid,parent_taskid,hostid)
+                   values ({task},0,2,0,0,'','','','','id',null,{task},{host});\n"
+            )
+        })
+        .collect();
+    world.database.run(&tasks);
+    let refused = "select count(*) from task_remote_command_result where parent_taskid in (101, 102) \
+        and info = 'Remote commands are not enabled'";
+    world.until("refusals", || world.database.run(refused) == "2");
 
     // The server goes away and comes back: what was collected meanwhile arrives.
-    let before = world.database.count("history_uint", 930_001);
+    let pinged = [930_001, 931_001, 932_001];
+    let before = pinged.map(|item| world.database.count("history_uint", item));
     world.server = None;
     world.until("the outage", || {
         world.log("muster.log").contains("values were not taken")
     });
     world.start_server();
-    for (item, count) in [(930_001, before + 4), (932_001, before + 4)] {
-        world.has("values after the outage", "history_uint", item, count);
+    for (item, before) in pinged.into_iter().zip(before) {
+        world.has("values after the outage", "history_uint", item, before + 4);
     }
     drop(muster);
     let twice = "select count(*) - count(distinct (itemid, clock, ns)) from history_uint";

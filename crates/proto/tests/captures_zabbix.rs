@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use muster_proto::Session as _;
+use muster_proto::zabbix::accepted::{self, Event};
 use muster_proto::zabbix::agent::{self, ActiveChecksReply, ConfigReply, Reply};
 use muster_proto::zabbix::check::{self, Answer, Question};
 use muster_proto::zabbix::config::Configuration;
-use muster_proto::zabbix::controller::{self, Event};
 use muster_proto::zabbix::data::ProxyData;
 use muster_proto::zabbix::frame::{Decoder, FrameError, Header, Packet, encode};
 use muster_proto::zabbix::wire::{Payload, Request};
@@ -413,7 +413,7 @@ enum Verdict {
 fn judge(bytes: &[u8]) -> Verdict {
     let limits = Limits::default();
     let now = Instant::now();
-    let mut session = controller::Session::new(limits, false, now);
+    let mut session = accepted::Session::new(limits, false, now);
     session.handle_input(bytes, now);
     let mut event = session.poll_event();
     if event.is_none() {
@@ -422,6 +422,7 @@ fn judge(bytes: &[u8]) -> Verdict {
     }
     match event {
         None => Verdict::Reading,
+        Some(Event::Part(_) | Event::Word(_)) => unreachable!("nobody asked for these"),
         Some(Event::Closed(reason)) => Verdict::Closed(reason.label()),
         Some(Event::Request(packet)) => match Payload::open(packet, &limits, &limits.stranger) {
             Err(muster_proto::zabbix::wire::OpenError::Frame(error)) => {

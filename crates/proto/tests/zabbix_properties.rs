@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use muster_proto::Session as _;
 use muster_proto::zabbix::Limits;
+use muster_proto::zabbix::accepted::{self, Event};
 use muster_proto::zabbix::agent::{ActiveChecksReply, ConfigReply, Reply};
 use muster_proto::zabbix::check::Question;
 use muster_proto::zabbix::config::{Configuration, HostRow, InterfaceRow, ItemRow};
-use muster_proto::zabbix::controller::{self, Event};
 use muster_proto::zabbix::data::{
     AutoregDetail, AutoregRow, AvailabilityRow, DiscoveryDetail, DiscoveryRow, HistoryRow,
     HostDataRow, LogMeta, ProxyData,
@@ -425,7 +425,7 @@ proptest! {
 )]
 fn story(parts: &[&[u8]]) -> Vec<String> {
     let now = Instant::now();
-    let mut session = controller::Session::new(Limits::default(), false, now);
+    let mut session = accepted::Session::new(Limits::default(), false, now);
     for part in parts {
         session.handle_input(part, now);
     }
@@ -435,6 +435,8 @@ fn story(parts: &[&[u8]]) -> Vec<String> {
         out.push(match event {
             Event::Request(packet) => format!("{packet:?}"),
             Event::Closed(reason) => reason.label().to_owned(),
+            Event::Part(_) => "part".to_owned(),
+            Event::Word(_) => "word".to_owned(),
         });
     }
     out

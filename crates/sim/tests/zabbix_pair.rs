@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use muster_agent::links::zabbix::{Config, Role, ZabbixLink};
+use muster_agent::links::zabbix::{Config, Mode, Role, ZabbixLink};
 use muster_agent::policy::PolicySource;
 use muster_agent::tools::items::Items;
 use muster_core::sample::{ItemType, ValueType};
@@ -144,6 +144,7 @@ async fn story(seed: u64) {
         endpoint: "127.0.0.1:10051".parse().unwrap(),
         protection: Protection::Plain,
         role: Role::Agent,
+        mode: Mode::Active,
         name: "lab".into(),
         agent_id: "6f1b2f5e-2e63-4a1d-9e0a-3f4c5d6e7f80".into(),
         intervals: Intervals::default(),
@@ -185,8 +186,8 @@ async fn story(seed: u64) {
         let stream: BoxStream = Box::pin(ours);
         Box::pin(async move { Ok(stream) })
     };
-    let read = Arc::new(Items::new("/", "lab"));
-    let link = ZabbixLink::new(config, read, policy, spool.clone(), clock.clone(), entropy)
+    let read = Items::new("/", "lab");
+    let link = ZabbixLink::new(config, &read, policy, spool.clone(), clock.clone(), entropy)
         .over(Arc::new(reach));
     let cancel = CancellationToken::new();
     let running = tokio::spawn(link.run(cancel.clone()));

@@ -8,7 +8,7 @@ mod cpu;
 mod key;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ pub struct Suggestion {
 pub struct Items {
     root: PathBuf,
     hostname: String,
-    cpu: Mutex<cpu::History>,
+    cpu: Arc<Mutex<cpu::History>>,
 }
 
 impl Items {
@@ -73,7 +73,17 @@ impl Items {
         Self {
             root: root.into(),
             hostname: hostname.into(),
-            cpu: Mutex::default(),
+            cpu: Arc::default(),
+        }
+    }
+
+    /// The same items for who knows this machine by another name.
+    #[must_use]
+    pub fn named(&self, hostname: impl Into<String>) -> Self {
+        Self {
+            root: self.root.clone(),
+            hostname: hostname.into(),
+            cpu: Arc::clone(&self.cpu),
         }
     }
 

@@ -1,8 +1,11 @@
 //! The working end: one dialled exchange, what the other side answers, and an active proxy's timers.
 //!
 //! [`Session`] sends one request and waits for one reply. [`Rhythm`] says what an active proxy does
-//! next; keeping rows until they are acknowledged is the link's and its spool's. Contract: Zabbix
+//! next; keeping rows until they are acknowledged is the link's and its spool's. What a passive proxy
+//! is asked is in [`passive`]. Contract: Zabbix
 //! page, sections 1.5, 2, 3, 8 and 11.
+
+pub mod passive;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -42,17 +42,23 @@ impl Question {
     /// Reads a request to an agent. A payload that begins with `{` is JSON, anything else a key.
     ///
     /// # Errors
-    /// The payload is no UTF-8, or JSON without a key; the error is the reply's text.
-    pub fn parse(body: Vec<u8>, limits: &super::Limits) -> Result<Self, String> {
-        if body.first() != Some(&b'{') {
-            let key = String::from_utf8(body).map_err(|_| "Invalid item key format.".to_owned())?;
-            let key = key.trim_end_matches(['\r', '\n', '\0']).to_owned();
-            return Ok(Self::Plain { key });
+    /// The payload is no UTF-8, or JSON without a key.
+    pub fn parse(body: Vec<u8>, limits: &super::Limits) -> Result<Self, BadQuestion> {
+        if body.first() == Some(&b'{') {
+            return Self::parse_json(body, limits).map_err(|why| BadQuestion { json: true, why });
         }
+        let key = String::from_utf8(body).map_err(|_| BadQuestion {
+            json: false,
+            why: "Invalid item key format.".to_owned(),
+        })?;
+        let key = key.trim_end_matches(['\r', '\n', '\0']).to_owned();
+        Ok(Self::Plain { key })
+    }
+
+    fn parse_json(body: Vec<u8>, limits: &super::Limits) -> Result<Self, String> {
         let payload = Payload::check(body, limits).map_err(|error| error.to_string())?;
         if payload.request_name() != Some("passive checks") {
-            let name = super::json::excerpt(payload.request_name().unwrap_or_default().as_bytes());
-            return Err(format!("unknown request \"{name}\""));
+            return Err(payload.unknown_request().info);
         }
         let raw: RawQuestion<'_> =
             serde_json::from_str(payload.text()).map_err(|error| error.to_string())?;
@@ -60,6 +66,13 @@ impl Question {
         match raw.data.unwrap_or_default().into_iter().next() {
             Some(key) => Ok(Self::Json { key }),
             None => Err("received empty \"data\" tag".to_owned()),
+        }
+    }
+
+    /// The key that is asked for.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Json { key } | Self::Plain { key } => key,
         }
     }
 
@@ -78,23 +91,51 @@ impl Question {
     pub fn answer(&self, answer: &Answer) -> Vec<u8> {
         match (self, answer) {
             (Self::Plain { .. }, Answer::Value(value)) => value.clone().into_bytes(),
-            (Self::Plain { .. }, Answer::NotSupported(why)) => {
-                [NOT_SUPPORTED, b"\0", why.as_bytes()].concat()
-            }
+            (Self::Plain { .. }, Answer::NotSupported(why)) => not_supported(why),
             (Self::Json { .. }, answer) => {
                 let (value, error) = match answer {
                     Answer::Value(value) => (Some(value.as_str()), None),
                     Answer::NotSupported(why) => (None, Some(why.as_str())),
                 };
-                let reply = JsonAnswer {
-                    version: "7.0.0",
-                    variant: 2,
-                    data: [JsonValue { value, error }],
-                };
-                text_of(&reply).into_bytes()
+                let data = Some([JsonValue { value, error }]);
+                json_answer(data, None)
             }
         }
     }
+}
+
+/// A request to an agent that is no question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct BadQuestion {
+    json: bool,
+    /// Why not.
+    pub why: String,
+}
+
+impl BadQuestion {
+    /// The payload that says so, in the form of the request.
+    pub fn answer(&self) -> Vec<u8> {
+        if self.json {
+            json_answer(None, Some(&self.why))
+        } else {
+            not_supported(&self.why)
+        }
+    }
+}
+
+fn not_supported(why: &str) -> Vec<u8> {
+    [NOT_SUPPORTED, b"\0", why.as_bytes()].concat()
+}
+
+fn json_answer(data: Option<[JsonValue<'_>; 1]>, error: Option<&str>) -> Vec<u8> {
+    let reply = JsonAnswer {
+        version: "7.0.0",
+        variant: 2,
+        data,
+        error,
+    };
+    text_of(&reply).into_bytes()
 }
 
 /// Reads an agent's answer to a plain question.
@@ -133,7 +174,10 @@ struct JsonKey<'a> {
 struct JsonAnswer<'a> {
     version: &'static str,
     variant: u8,
-    data: [JsonValue<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<[JsonValue<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -181,7 +225,7 @@ fn keys<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, D
 mod tests {
     use super::*;
 
-    fn parse(body: &[u8]) -> Result<Question, String> {
+    fn parse(body: &[u8]) -> Result<Question, BadQuestion> {
         Question::parse(body.to_vec(), &super::super::Limits::default())
     }
 
@@ -216,8 +260,16 @@ mod tests {
             (b"\xff", "Invalid item key format."),
         ];
         for (body, why) in refused {
-            assert_eq!(parse(body).unwrap_err(), why);
+            assert_eq!(parse(body).unwrap_err().why, why);
         }
+        assert_eq!(
+            parse(b"\xff").unwrap_err().answer(),
+            b"ZBX_NOTSUPPORTED\0Invalid item key format."
+        );
+        assert_eq!(
+            parse(b"{\"request\":\"foo\"}").unwrap_err().answer(),
+            br#"{"version":"7.0.0","variant":2,"error":"unknown request \"foo\""}"#
+        );
     }
 
     #[test]

@@ -121,8 +121,16 @@ impl Configuration {
     /// # Errors
     /// A table that is needed does not hold what it must; nothing of the reply is to be used.
     pub fn decode(payload: &Payload) -> Result<Self, ConfigError> {
+        Self::parse(payload.text())
+    }
+
+    /// Reads the object of tables, which a passive proxy gets inside of a request.
+    ///
+    /// # Errors
+    /// As [`Configuration::decode`].
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let tables: RawTables<'_> =
-            serde_json::from_str(payload.text()).map_err(|_| ConfigError::NoTables)?;
+            serde_json::from_str(text).map_err(|_| ConfigError::NoTables)?;
         let hosts = read(tables.hosts, "hosts", |row| {
             Ok(HostRow {
                 hostid: row.id("hostid")?,
@@ -201,8 +209,8 @@ pub enum ConfigError {
         /// The table.
         table: &'static str,
     },
-    /// The reply does not hold tables.
-    #[error("the reply holds no tables")]
+    /// Not an object of tables.
+    #[error("there are no tables")]
     NoTables,
     /// A row has not as many values as there are fields.
     #[error("invalid number of fields in a row of \"{table}\"")]

@@ -79,6 +79,15 @@ impl Header {
         )))
     }
 
+    /// Bytes the payload will have once opened.
+    pub fn opened_len(&self) -> u64 {
+        if self.compressed {
+            self.reserved
+        } else {
+            self.length
+        }
+    }
+
     /// The flag byte of this header.
     pub fn flags(&self) -> u8 {
         let compressed = if self.compressed { FLAG_COMPRESSED } else { 0 };
@@ -109,18 +118,14 @@ impl Header {
 pub struct Packet {
     /// The header.
     pub header: Header,
-    /// `DATALEN` bytes.
+    /// `DATALEN` bytes, without those that [`Decoder::take_part`] gave before.
     pub body: Vec<u8>,
 }
 
 impl Packet {
     /// Bytes the payload will have once opened.
     pub fn opened_len(&self) -> u64 {
-        if self.header.compressed {
-            self.header.reserved
-        } else {
-            self.header.length
-        }
+        self.header.opened_len()
     }
 
     /// The payload, inflated when it is compressed.
@@ -207,43 +212,110 @@ pub fn inflate(
     limit: u64,
     ratio_max: u64,
 ) -> Result<Vec<u8>, FrameError> {
-    if declared > limit {
-        return Err(FrameError::TooLong { declared, limit });
-    }
     let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    if declared > length.saturating_mul(ratio_max) {
-        return Err(FrameError::Ratio { declared, length });
-    }
+    let mut stream = Inflate::new(declared, length, limit, ratio_max)?;
     let wanted = usize::try_from(declared).unwrap_or(usize::MAX);
     let mut out: Vec<u8> = Vec::new();
-    let mut stream = Decompress::new(true);
-    loop {
-        // One byte of room beyond the declared size shows a stream that gives more.
-        let room = wanted.saturating_add(1).saturating_sub(out.len());
-        let step = room.min(out.len().max(CHUNK_BYTES));
-        out.reserve_exact(step);
-        let before = (stream.total_in(), out.len());
-        let rest = body
-            .get(usize::try_from(stream.total_in()).unwrap_or(usize::MAX)..)
-            .unwrap_or_default();
-        let status = stream
-            .decompress_vec(rest, &mut out, FlushDecompress::None)
-            .map_err(FrameError::Inflate)?;
-        let given = u64::try_from(out.len()).unwrap_or(u64::MAX);
-        if given > declared {
-            return Err(FrameError::Size { declared, given });
+    stream.feed(body, |given| {
+        let room = out.capacity().saturating_sub(out.len());
+        if room < given.len() {
+            // Doubling, but never beyond what may still come.
+            let rest = wanted.saturating_sub(out.len());
+            out.reserve_exact(out.len().max(given.len()).min(rest));
         }
-        match status {
-            Status::StreamEnd if given < declared => {
-                return Err(FrameError::Size { declared, given });
-            }
-            Status::StreamEnd if stream.total_in() < length => return Err(FrameError::Trailing),
-            Status::StreamEnd => return Ok(out),
-            Status::Ok | Status::BufError if before == (stream.total_in(), out.len()) => {
-                return Err(FrameError::Truncated);
-            }
-            Status::Ok | Status::BufError => {}
+        out.extend_from_slice(given);
+    })?;
+    stream.finish()?;
+    Ok(out)
+}
+
+/// Inflates a body that comes in parts; memory is one buffer of 64 KiB.
+#[derive(Debug)]
+pub struct Inflate {
+    stream: Decompress,
+    buffer: Vec<u8>,
+    declared: u64,
+    given: u64,
+    ended: bool,
+}
+
+impl Inflate {
+    /// Begins a body of `length` bytes that is to give `declared`.
+    ///
+    /// # Errors
+    /// It declares more than `limit`, or than a zlib stream of its length can give.
+    pub fn new(declared: u64, length: u64, limit: u64, ratio_max: u64) -> Result<Self, FrameError> {
+        if declared > limit {
+            return Err(FrameError::TooLong { declared, limit });
         }
+        if declared > length.saturating_mul(ratio_max) {
+            return Err(FrameError::Ratio { declared, length });
+        }
+        Ok(Self {
+            stream: Decompress::new(true),
+            buffer: Vec::with_capacity(CHUNK_BYTES),
+            declared,
+            given: 0,
+            ended: false,
+        })
+    }
+
+    /// Takes a part, and hands over what it gives.
+    ///
+    /// # Errors
+    /// It is no zlib stream, gives more than was declared, or goes on after its end.
+    pub fn feed(&mut self, part: &[u8], mut give: impl FnMut(&[u8])) -> Result<(), FrameError> {
+        let mut rest = part;
+        loop {
+            if self.ended {
+                return if rest.is_empty() {
+                    Ok(())
+                } else {
+                    Err(FrameError::Trailing)
+                };
+            }
+            self.buffer.clear();
+            let before = self.stream.total_in();
+            let status = self
+                .stream
+                .decompress_vec(rest, &mut self.buffer, FlushDecompress::None)
+                .map_err(FrameError::Inflate)?;
+            let taken = self.stream.total_in().saturating_sub(before);
+            let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+            rest = rest.get(taken..).unwrap_or_default();
+            let new = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+            self.given = self.given.saturating_add(new);
+            if self.given > self.declared {
+                return Err(FrameError::Size {
+                    declared: self.declared,
+                    // One byte too many shows it.
+                    given: self.declared.saturating_add(1),
+                });
+            }
+            give(&self.buffer);
+            self.ended = matches!(status, Status::StreamEnd);
+            if !self.ended && taken == 0 && new == 0 {
+                // It wants more than this part holds.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// The stream has not ended, or gave less than was declared.
+    pub fn finish(self) -> Result<(), FrameError> {
+        if !self.ended {
+            return Err(FrameError::Truncated);
+        }
+        if self.given < self.declared {
+            return Err(FrameError::Size {
+                declared: self.declared,
+                given: self.given,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -255,6 +327,8 @@ pub struct Decoder {
     header: Option<Header>,
     /// The header's bytes until it is complete, then the payload's.
     buffer: Vec<u8>,
+    /// Payload bytes that were taken out before the frame was complete.
+    taken: usize,
 }
 
 impl Decoder {
@@ -266,6 +340,7 @@ impl Decoder {
             large,
             header: None,
             buffer: Vec::new(),
+            taken: 0,
         }
     }
 
@@ -308,14 +383,15 @@ impl Decoder {
             }
         };
         let wanted = usize::try_from(header.length).unwrap_or(usize::MAX);
-        let missing = wanted.saturating_sub(self.buffer.len());
+        let missing = wanted.saturating_sub(self.arrived());
         let taken = rest.get(..missing).unwrap_or(rest);
         self.buffer.extend_from_slice(taken);
         used = used.saturating_add(taken.len());
-        if self.buffer.len() < wanted {
+        if self.arrived() < wanted {
             return Ok((used, None));
         }
         self.header = None;
+        self.taken = 0;
         Ok((
             used,
             Some(Packet {
@@ -338,10 +414,20 @@ impl Decoder {
     /// Payload bytes of the frame in progress that have arrived.
     pub fn arrived(&self) -> usize {
         if self.header.is_some() {
-            self.buffer.len()
+            self.taken.saturating_add(self.buffer.len())
         } else {
             0
         }
+    }
+
+    /// Takes out what has arrived of the payload, once it is at least `least` bytes. The packet will
+    /// have the rest only.
+    pub fn take_part(&mut self, least: usize) -> Option<Vec<u8>> {
+        if self.header.is_none() || self.buffer.len() < least {
+            return None;
+        }
+        self.taken = self.arrived();
+        Some(std::mem::take(&mut self.buffer))
     }
 
     fn admit(&self, header: &Header) -> Result<(), FrameError> {

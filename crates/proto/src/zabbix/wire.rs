@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::data::{AgentData, ProxyData, RawAgentData, SenderData};
-use super::frame::{FrameError, Packet};
+use super::frame::{FrameError, Header, Packet};
 use super::json::{self, Checked, JsonError, JsonLimits, Num, Text, excerpt};
 use super::task::TaskEntry;
 
@@ -58,6 +58,8 @@ pub struct Limits {
     pub upload_reply_time: Duration,
     /// Waiting for any other reply.
     pub short_reply_time: Duration,
+    /// A passive proxy waiting for the server's word about what it gave, as a real one does.
+    pub word_time: Duration,
 }
 
 impl Default for Limits {
@@ -89,11 +91,18 @@ impl Default for Limits {
             answer_time: Duration::from_secs(600),
             upload_reply_time: Duration::from_secs(600),
             short_reply_time: Duration::from_secs(60),
+            word_time: Duration::from_secs(3),
         }
     }
 }
 
 impl Limits {
+    /// Whether a payload is more than a stranger may send: such are taken one at a time, on disk.
+    pub fn is_large(&self, header: &Header) -> bool {
+        header.length > self.stranger.frame_bytes_max
+            || header.opened_len() > self.stranger.inflated_bytes_max
+    }
+
     /// The limits for a peer that is known, or not.
     pub fn of(&self, known: bool) -> &PeerLimits {
         if known { &self.known } else { &self.stranger }
@@ -186,11 +195,18 @@ impl Payload {
             Some("zabbix.stats" | "queue.get" | "status.get" | "command") => {
                 Err(Reject::new("Permission denied."))
             }
-            Some(other) => {
-                let name = excerpt(other.as_bytes());
-                Err(Reject::new(format!("unknown request \"{name}\"")))
+            Some(_) | None => Err(self.unknown_request()),
+        }
+    }
+
+    /// The refusal of a request that this end does not answer.
+    pub(super) fn unknown_request(&self) -> Reject {
+        match self.request_name() {
+            Some(name) => {
+                let name = excerpt(name.as_bytes());
+                Reject::new(format!("unknown request \"{name}\""))
             }
-            None => Err(Reject::missing("request")),
+            None => Reject::missing("request"),
         }
     }
 
@@ -418,7 +434,7 @@ impl Reject {
         Self { info: info.into() }
     }
 
-    fn missing(name: &str) -> Self {
+    pub(super) fn missing(name: &str) -> Self {
         Self::new(format!("cannot find pair with name \"{name}\""))
     }
 

@@ -40,6 +40,7 @@ impl Server {
         store.migrate(clock.now()).await.unwrap();
         let settings = Settings {
             enrol_policy: policy,
+            spool: Some(folder.to_owned()),
             ..Settings::default()
         };
         let sealer = Sealer::from_file(&folder.join("key"), &mut entropy.rng()).unwrap();

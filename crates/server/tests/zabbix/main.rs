@@ -5,3 +5,4 @@
 mod bad_input;
 mod exchanges;
 mod harness;
+mod large;

@@ -214,6 +214,7 @@ impl Worker {
             endpoint: endpoint()?,
             protection: Protection::Plain,
             role,
+            mode: zabbix::Mode::Active,
             name: self.name(),
             agent_id: self.id().to_string(),
             intervals: Intervals {
@@ -240,7 +241,7 @@ impl Worker {
         };
         let link = ZabbixLink::new(
             config,
-            Arc::new(Items::new(&self.folder, self.name())),
+            &Items::new(&self.folder, self.name()),
             PolicySource::new(NO_POLICY, &self.folder),
             self.spool.clone().in_place(world.disk(&self.killed)),
             world.clock.clone(),

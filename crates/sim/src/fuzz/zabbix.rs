@@ -5,6 +5,7 @@ use muster_proto::zabbix::agent::{ActiveChecksReply, ConfigReply, Reply};
 use muster_proto::zabbix::check::{Question, parse_plain_answer};
 use muster_proto::zabbix::data::ProxyData;
 use muster_proto::zabbix::frame::{Decoder, Packet, encode};
+use muster_proto::zabbix::pieces::Cutter;
 use muster_proto::zabbix::wire::{Payload, Request};
 
 /// A stream of frames: whole, byte by byte, and what is in the first of them.
@@ -59,11 +60,13 @@ fn frames(parts: &[&[u8]]) -> (Vec<Packet>, bool) {
 /// A payload, given to everything that reads payloads.
 ///
 /// # Panics
-/// When a checked text is no JSON, or an upload does not come back from what it encodes to.
+/// When a checked text is no JSON, an upload does not come back from what it encodes to, or its pieces
+/// are not all of it.
 pub fn json(data: &[u8]) {
     let limits = Limits::default();
     let _ = parse_plain_answer(data);
     let _ = Question::parse(data.to_vec(), &limits);
+    in_pieces(data, &limits);
     let Ok(payload) = Payload::check(data.to_vec(), &limits) else {
         return;
     };
@@ -83,6 +86,42 @@ pub fn json(data: &[u8]) {
     if let Ok(Request::ProxyData(data)) = payload.request() {
         comes_back(&data, &limits);
     }
+}
+
+/// A payload cut in pieces, whatever blocks it comes in: together they have every row of it.
+fn in_pieces(data: &[u8], limits: &Limits) {
+    let cut = |block: usize| {
+        let mut cutter = Cutter::new(&limits.json, usize::MAX);
+        let mut pieces = Vec::new();
+        for block in data.chunks(block) {
+            let fed = cutter.feed(block, |piece| {
+                pieces.push(piece);
+                Ok(())
+            });
+            fed.ok()?;
+        }
+        Some((cutter.finish().ok()?, pieces))
+    };
+    let whole = cut(data.len().max(1));
+    assert_eq!(whole, cut(7), "blocks make no difference");
+    let (Some((envelope, pieces)), Ok(payload)) = (whole, Payload::check(data.to_vec(), limits))
+    else {
+        return;
+    };
+    let Ok(Request::ProxyData(whole)) = payload.request() else {
+        return;
+    };
+    let mut rows = 0;
+    for piece in pieces {
+        let Ok(payload) = Payload::check(envelope.with(&piece), limits) else {
+            panic!("a piece of a good message is bad");
+        };
+        let Ok(Request::ProxyData(part)) = payload.request() else {
+            panic!("a piece of an upload became something else");
+        };
+        rows += part.history.rows.len();
+    }
+    assert_eq!(rows, whole.history.rows.len(), "every row is in a piece");
 }
 
 fn comes_back(data: &ProxyData<'_>, limits: &Limits) {

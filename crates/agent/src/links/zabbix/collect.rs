@@ -15,7 +15,8 @@ use muster_proto::zabbix::check::{Answer, Question, parse_plain_answer};
 use super::availability::Availability;
 use super::exchange::{ExchangeError, packet};
 use super::sampler::{Check, How};
-use super::{Kept, Reach, chain, nanoseconds};
+use super::stock::Kept;
+use super::{Reach, chain, nanoseconds};
 use crate::policy::{ActionClass, Permit, PolicySource, Verdict};
 use crate::tools::items::Items;
 
@@ -25,6 +26,7 @@ const POLLERS: usize = 16;
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What collects.
+#[derive(Clone)]
 pub(super) struct Collector {
     pub(super) items: Arc<Items>,
     pub(super) policy: PolicySource,
@@ -65,24 +67,39 @@ impl Collector {
         values
     }
 
+    /// The value of one item of this machine that is asked for now, or why there is none.
+    pub(super) async fn read(&self, key: String) -> Answer {
+        let (items, clock, policy) = (
+            Arc::clone(&self.items),
+            self.clock.clone(),
+            self.policy.clone(),
+        );
+        let read = move || {
+            let observe = policy.load().verdict(ActionClass::Observe);
+            read(&items, &key, &observe, clock.now())
+        };
+        match self.clock.off_thread(read).await {
+            Some(Ok(text)) => Answer::Value(text),
+            Some(Err(why)) => Answer::NotSupported(why),
+            None => Answer::NotSupported("The agent failed to read it.".to_owned()),
+        }
+    }
+
     async fn read_here(&self, checks: Vec<Check>, observe: Verdict) -> Vec<Kept> {
         let (items, clock) = (Arc::clone(&self.items), self.clock.clone());
-        let read = move || {
+        let read_all = move || {
             let read = |check: Check| {
                 let now = clock.now();
-                let answer = match (&check.how, check.delay, &observe) {
-                    (How::Never(why), _, _) | (_, _, Verdict::Deny(why)) => Err(why.clone()),
-                    (_, None, _) => Err(BAD_INTERVAL.to_owned()),
-                    (_, Some(_), Verdict::Allow(_)) => items
-                        .read_item(&check.key, now)
-                        .map(|value| value.to_string())
-                        .map_err(|error| error.to_string()),
+                let answer = match (&check.how, check.delay) {
+                    (How::Never(why), _) => Err(why.clone()),
+                    (_, None) => Err(BAD_INTERVAL.to_owned()),
+                    (_, Some(_)) => read(&items, &check.key, &observe, now),
                 };
                 kept(check.item, answer, now)
             };
             checks.into_iter().map(read).collect()
         };
-        self.clock.off_thread(read).await.unwrap_or_default()
+        self.clock.off_thread(read_all).await.unwrap_or_default()
     }
 
     async fn poll(&self, check: Check, scan: &Verdict) -> Option<Kept> {
@@ -167,6 +184,17 @@ impl Collector {
             .open(&self.limits, &self.limits.stranger)
             .map_err(ExchangeError::Frame)?;
         Ok(parse_plain_answer(&body))
+    }
+}
+
+/// Reads an item of this machine, if its owner lets a server have it. Blocks.
+fn read(items: &Items, key: &str, observe: &Verdict, now: Timestamp) -> Result<String, String> {
+    match observe {
+        Verdict::Allow(_) => items
+            .read_item(key, now)
+            .map(|value| value.to_string())
+            .map_err(|error| error.to_string()),
+        Verdict::Deny(why) => Err(why.clone()),
     }
 }
 

@@ -11,8 +11,9 @@ use muster_store::spool::Spool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::chain;
 use super::collect::Collector;
-use super::{Kept, chain, spool_values};
+use super::stock::{Kept, spool_values};
 
 /// One item to be collected.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,10 @@ use std::sync::Mutex;
 
 use muster_net::listen::{Accepted, Listener, NetContext, serve};
 use muster_net::{DriveLimits, OnEvent, drive};
-use muster_proto::zabbix::controller::{Event, Session};
-use muster_proto::zabbix::wire::{Payload, Request, proxy_data_reply};
+use muster_proto::zabbix::accepted::{Event, Session};
+use muster_proto::zabbix::config::{Configuration, item_kind};
+use muster_proto::zabbix::task::TaskEntry;
+use muster_proto::zabbix::wire::{Payload, Request, Upload, proxy_data_reply};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -163,6 +165,15 @@ async fn start(
     role: Role,
     state: &Path,
 ) -> (CancellationToken, JoinHandle<()>) {
+    start_with(address, role, Mode::Active, state).await
+}
+
+async fn start_with(
+    address: SocketAddr,
+    role: Role,
+    mode: Mode,
+    state: &Path,
+) -> (CancellationToken, JoinHandle<()>) {
     let clock = Clock::system();
     let spool = Spool::open(Some(state.join("spool.db")), clock.now())
         .await
@@ -173,6 +184,7 @@ async fn start(
         endpoint: address.into(),
         protection: Protection::Plain,
         role,
+        mode,
         name: "lab".into(),
         agent_id: "6f1b2f5e-2e63-4a1d-9e0a-3f4c5d6e7f80".into(),
         intervals: Intervals {
@@ -181,8 +193,8 @@ async fn start(
             ..Intervals::default()
         },
     };
-    let items = Arc::new(Items::new("/", "lab"));
-    let link = ZabbixLink::new(config, items, policy, spool, clock, Entropy::system());
+    let items = Items::new("/", "lab");
+    let link = ZabbixLink::new(config, &items, policy, spool, clock, Entropy::system());
     let cancel = CancellationToken::new();
     let task = tokio::spawn(link.run(cancel.clone()));
     (cancel, task)
@@ -453,32 +465,164 @@ async fn a_proxy_polls_agents_and_refuses_commands() {
     );
 }
 
-#[test]
-fn urls() {
-    let good = [
-        ("zabbix://127.0.0.1", "zabbix://127.0.0.1:10051?role=proxy"),
-        ("zabbix://srv:20051/", "zabbix://srv:20051?role=proxy"),
-        (
-            "zabbix://[::1]:1?role=agent&mode=active&name=my+host",
-            "zabbix://[::1]:1?role=agent&name=my+host",
-        ),
-    ];
-    for (text, wanted) in good {
-        assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), wanted);
+/// A port on loopback that nobody had a moment ago.
+fn free_place() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// One exchange as a server has it with a passive peer: what it answered to `ask`, after which `word`
+/// is said if there is one. `None` when it closed without an answer.
+async fn ask_passive(place: SocketAddr, ask: &str, word: Option<&str>) -> Option<String> {
+    use muster_proto::zabbix::frame::{Decoder, encode};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let clock = Clock::system();
+    let end = clock.instant() + Duration::from_secs(30);
+    let mut stream = loop {
+        match tokio::net::TcpStream::connect(place).await {
+            Ok(stream) => break stream,
+            Err(error) => {
+                assert!(clock.instant() < end, "{error}");
+                clock.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let limits = Limits::default();
+    let frame = encode(ask.as_bytes(), true).unwrap();
+    stream.write_all(&frame).await.unwrap();
+    let mut decoder = Decoder::new(&limits.known, false);
+    let mut buffer = [0; 4096];
+    let packet = loop {
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        if count == 0 {
+            return None;
+        }
+        if let Some(packet) = decoder.feed(&buffer[..count]).unwrap().1 {
+            break packet;
+        }
+    };
+    if let Some(word) = word {
+        let frame = encode(word.as_bytes(), true).unwrap();
+        stream.write_all(&frame).await.unwrap();
+        // It closes when it has taken the word.
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
     }
-    let bad = [
-        ("teeth://x", "is not zabbix://"),
-        ("zabbix://", "is not zabbix://"),
-        ("zabbix://a b", "is not zabbix://"),
-        ("zabbix://x?role=server", "`role=server` is not known"),
+    let answer = packet.open(&limits, &limits.known).unwrap();
+    Some(String::from_utf8(answer).unwrap())
+}
+
+async fn start_passive(
+    place: SocketAddr,
+    role: Role,
+    state: &Path,
+) -> (CancellationToken, JoinHandle<()>) {
+    start_with(place, role, Mode::Passive, state).await
+}
+
+#[tokio::test]
+async fn a_passive_agent_answers_its_server_in_both_forms() {
+    let state = tempfile::tempdir().unwrap();
+    let place = free_place();
+    let (cancel, running) = start_passive(place, Role::Agent, state.path()).await;
+    for (ask, answer) in [
+        ("agent.ping", "1"),
+        ("agent.hostname\n", "lab"),
+        ("no.such[1]", "ZBX_NOTSUPPORTED\0Unsupported item key."),
+        ("system.run[id]", "ZBX_NOTSUPPORTED\0Unsupported item key."),
         (
-            "zabbix://x?mode=passive",
-            "mode=passive is not part of this build",
+            r#"{"request":"passive checks","data":[{"key":"agent.ping","timeout":3}]}"#,
+            r#"{"version":"7.0.0","variant":2,"data":[{"value":"1"}]}"#,
         ),
-        ("zabbix://x?psk=1", "`psk=1` is not known"),
-    ];
-    for (text, why) in bad {
-        let error = text.parse::<ServerUrl>().unwrap_err().to_string();
-        assert!(error.contains(why), "{text}: {error}");
+        (
+            r#"{"request":"proxy data"}"#,
+            r#"{"version":"7.0.0","variant":2,"error":"unknown request \"proxy data\""}"#,
+        ),
+    ] {
+        assert_eq!(ask_passive(place, ask, None).await.as_deref(), Some(answer));
     }
+    cancel.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_passive_end_reads_nothing_of_who_is_not_its_server() {
+    for role in [Role::Agent, Role::Proxy] {
+        let state = tempfile::tempdir().unwrap();
+        let place = free_place();
+        // The server is another address of this machine.
+        let server = SocketAddr::from(([127, 0, 0, 2], place.port()));
+        let (cancel, running) = start_passive(server, role, state.path()).await;
+        let ask = r#"{"request":"proxy tasks"}"#;
+        assert_eq!(ask_passive(place, ask, None).await, None);
+        cancel.cancel();
+        running.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_passive_proxy_gives_its_values_until_they_are_taken() {
+    const TAKEN: &str = r#"{"response":"success"}"#;
+    use muster_proto::zabbix::config::{HostRow, ItemRow};
+    let tables = Configuration {
+        hosts: vec![HostRow {
+            hostid: 101,
+            host: "mon".into(),
+            status: 0,
+            name: "mon".into(),
+        }],
+        interfaces: Vec::new(),
+        items: vec![ItemRow {
+            itemid: 14,
+            hostid: 101,
+            kind: item_kind::SIMPLE,
+            key: "icmpping".into(),
+            delay: "1h".into(),
+            status: 0,
+            value_type: 3,
+            interfaceid: None,
+            master_itemid: None,
+            flags: 0,
+        }],
+    };
+    let state = tempfile::tempdir().unwrap();
+    let place = free_place();
+    let (cancel, running) = start_passive(place, Role::Proxy, state.path()).await;
+    let push = format!(r#"{{"request":"proxy config","data":{}}}"#, tables.encode());
+    let answer = ask_passive(place, &push, None).await.unwrap();
+    assert_eq!(answer, r#"{"response":"success","version":"6.0.14"}"#);
+
+    let clock = Clock::system();
+    let end = clock.instant() + Duration::from_secs(30);
+    let ask = r#"{"request":"proxy data"}"#;
+    let pull = async |word| -> Value {
+        let answer = ask_passive(place, ask, word).await.unwrap();
+        serde_json::from_str(&answer).unwrap()
+    };
+    // Nothing is said, then a refusal: the row stays, under its id.
+    let first = loop {
+        let given = pull(None).await;
+        assert!(given.get("request").is_none() && given.get("host").is_none());
+        if given.get("history data").is_some() {
+            break given;
+        }
+        assert!(clock.instant() < end, "never a value: {given}");
+    };
+    let second = pull(Some(r#"{"response":"failed"}"#)).await;
+    let third = pull(Some(
+        r#"{"response":"success","tasks":[{"type":7,"clock":1,"ttl":30,"datatype":1,"parent_taskid":8,"data":"{}"}]}"#,
+    ))
+    .await;
+    for given in [&first, &second, &third] {
+        assert_eq!(given["history data"][0]["itemid"], 14);
+        assert_eq!(given["history data"], first["history data"]);
+        assert_eq!(given["session"], first["session"]);
+    }
+    // Taken: it is gone, and the task has its result.
+    let answer = ask_passive(place, r#"{"request":"proxy tasks"}"#, Some(TAKEN)).await;
+    let tasks: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+    assert_eq!(tasks["tasks"][0]["parent_taskid"], 8);
+    let last = pull(Some(TAKEN)).await;
+    assert!(last.get("history data").is_none() && last.get("tasks").is_none());
+    cancel.cancel();
+    running.await.unwrap();
 }

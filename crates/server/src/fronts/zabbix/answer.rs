@@ -18,7 +18,7 @@ use muster_proto::zabbix::controller::{
 };
 use muster_proto::zabbix::task::{RemoteCommand, TaskEntry};
 use muster_proto::zabbix::wire::{self, Dialect, Reject, Upload as UploadState, Version};
-use muster_store::samples::Batch;
+use muster_store::samples::{Batch, Row};
 use serde_json::{Value, json};
 
 use super::ZabbixFront;
@@ -38,6 +38,46 @@ pub(super) enum Answer {
 impl Answer {
     fn say(text: String) -> Self {
         Self::Text(text)
+    }
+
+    /// Nothing was accepted, for a reason of ours.
+    pub(super) fn failed(peer: &PeerInfo, error: &ControlError) -> Self {
+        tracing::warn!(peer.address = %peer.remote, "a Zabbix exchange failed: {}", error.chain());
+        Self::Text(wire::failed(&error.title))
+    }
+}
+
+/// What became of the values of an agent or sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    stored: u64,
+    failed: u64,
+}
+
+impl Counts {
+    /// Of `total` rows that could be stored, so many were; others had `failed` before.
+    fn of(stored: usize, total: usize, failed: u64) -> Self {
+        let (stored, total) = (
+            u64::try_from(stored).unwrap_or(u64::MAX),
+            u64::try_from(total).unwrap_or(u64::MAX),
+        );
+        Self {
+            stored,
+            failed: failed.saturating_add(total.saturating_sub(stored)),
+        }
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.stored = self.stored.saturating_add(more.stored);
+        self.failed = self.failed.saturating_add(more.failed);
+    }
+
+    pub(super) fn answer(self, spent: Spent<'_>) -> Answer {
+        Answer::say(wire::processed_reply(
+            self.stored,
+            self.failed,
+            spent.time(),
+        ))
     }
 }
 
@@ -77,10 +117,7 @@ impl ZabbixFront {
             Ask::ProxyHeartbeat(name) => self.proxy_heartbeat(name, peer).await,
             Ask::SenderData(upload) => self.sender_data(upload, peer, spent).await,
         };
-        outcome.unwrap_or_else(|error| {
-            tracing::warn!(peer.address = %peer.remote, "a Zabbix exchange failed: {}", error.chain());
-            Answer::say(wire::failed(&error.title))
-        })
+        outcome.unwrap_or_else(|error| Answer::failed(peer, &error))
     }
 
     async fn proxy_heartbeat(
@@ -118,55 +155,96 @@ impl ZabbixFront {
         upload: ProxyUpload,
         peer: &PeerInfo,
     ) -> Result<Answer, ControlError> {
-        let agent = match self.proxy(&upload.name, peer).await? {
+        let agent = match self.uploading_proxy(&upload.name, peer).await? {
             Ok(agent) => agent,
-            Err(reject) => return Ok(Answer::say(reject.reply())),
+            Err(answer) => return Ok(answer),
         };
-        match data_version(upload.name.version.as_deref()) {
-            DataVersion::Accepted(_) => {}
+        let ProxyUpload {
+            session,
+            rows,
+            has_data,
+            bad,
+            results,
+            ..
+        } = upload;
+        if let Some(answer) = self
+            .take_rows(&agent, session, rows, has_data, peer)
+            .await?
+        {
+            return Ok(answer);
+        }
+        self.conclude_upload(&agent, bad, results, peer).await
+    }
+
+    /// The proxy of that name, if it may upload; else what it is told.
+    pub(super) async fn uploading_proxy(
+        &self,
+        name: &ProxyName,
+        peer: &PeerInfo,
+    ) -> Result<Result<Box<Agent>, Answer>, ControlError> {
+        let agent = match self.proxy(name, peer).await? {
+            Ok(agent) => agent,
+            Err(reject) => return Ok(Err(Answer::say(reject.reply()))),
+        };
+        Ok(match data_version(name.version.as_deref()) {
+            DataVersion::Accepted(_) => Ok(agent),
             DataVersion::RefusedBare => {
-                self.refused(
-                    peer,
-                    "version",
-                    &agent.name,
-                    "its version is too old or missing",
-                );
-                return Ok(Answer::say(wire::failed_without_info()));
+                let why = "its version is too old or missing";
+                self.refused(peer, "version", &agent.name, why);
+                Err(Answer::say(wire::failed_without_info()))
             }
             DataVersion::RefusedDisabled => {
                 self.refused(peer, "version", &agent.name, UNSUPPORTED_VERSION);
-                return Ok(Answer::say(wire::proxy_data_reply(
+                Err(Answer::say(wire::proxy_data_reply(
                     UploadState::Disabled,
                     false,
                     Some(UNSUPPORTED_VERSION),
                     &[],
-                )));
+                )))
             }
-        }
+        })
+    }
+
+    /// Stores the rows that are this proxy's to report; what it is told when that cannot be now.
+    pub(super) async fn take_rows(
+        &self,
+        agent: &Agent,
+        session: Option<String>,
+        rows: Vec<(Option<AgentId>, Row)>,
+        has_data: bool,
+        peer: &PeerInfo,
+    ) -> Result<Option<Answer>, ControlError> {
         let mine = Some(agent.id);
-        let rows = upload
-            .rows
-            .into_iter()
-            .filter(|(of, _)| *of == mine)
-            .map(|(_, row)| row);
+        let rows = rows.into_iter().filter(|(of, _)| *of == mine);
         let batch = Batch {
             peer: agent.id.to_string(),
-            session: upload.session,
-            rows: rows.collect(),
+            session,
+            rows: rows.map(|(_, row)| row).collect(),
         };
-        if let Err(error) = self.control.ingest(batch).await {
-            if error.trouble != Trouble::Unavailable {
-                return Err(error);
+        match self.control.ingest(batch).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.trouble == Trouble::Unavailable => {
+                self.refused(peer, "overload", &agent.name, &error.to_string());
+                let text = wire::proxy_data_reply(UploadState::Disabled, !has_data, None, &[]);
+                Ok(Some(Answer::say(text)))
             }
-            self.refused(peer, "overload", &agent.name, &error.to_string());
-            let text = wire::proxy_data_reply(UploadState::Disabled, !upload.has_data, None, &[]);
-            return Ok(Answer::say(text));
+            Err(error) => Err(error),
         }
-        let ignored = self.take_results(agent.id, upload.results).await?;
-        let tasks = self.claim_tasks(&agent).await?;
+    }
+
+    /// Takes results, hands over tasks, and says what else is to be said.
+    pub(super) async fn conclude_upload(
+        &self,
+        agent: &Agent,
+        bad: u64,
+        results: Vec<TaskWord>,
+        peer: &PeerInfo,
+    ) -> Result<Answer, ControlError> {
+        let ignored = self.take_results(agent.id, results).await?;
+        let tasks = self.claim_tasks(agent).await?;
         let mut notes = Vec::new();
-        if upload.bad > 0 {
-            notes.push(format!("{} malformed rows were skipped", upload.bad));
+        if bad > 0 {
+            notes.push(format!("{bad} malformed rows were skipped"));
         }
         if ignored > 0 {
             notes.push(format!("{ignored} results of unknown tasks were ignored"));
@@ -317,19 +395,25 @@ impl ZabbixFront {
         peer: &PeerInfo,
         spent: Spent<'_>,
     ) -> Result<Answer, ControlError> {
+        let taken = self.agent_rows(upload, peer).await?;
+        Ok(taken.map_or_else(|answer| answer, |counts| counts.answer(spent)))
+    }
+
+    /// Stores values of an agent; what it is told when it may not bring any.
+    pub(super) async fn agent_rows(
+        &self,
+        upload: AgentUpload,
+        peer: &PeerInfo,
+    ) -> Result<Result<Counts, Answer>, ControlError> {
         let Some(host) = upload.host else {
-            return Ok(Answer::say(wire::processed_reply(
-                0,
-                upload.failed,
-                spent.time(),
-            )));
+            return Ok(Ok(Counts::of(0, 0, upload.failed)));
         };
         let unknown = || {
             let host = muster_proto::zabbix::json::excerpt(host.as_bytes());
             Answer::say(wire::success_with(&format!("unknown host '{host}'")))
         };
         if !upload.host_known || !wire::host_name_is_valid(&host) {
-            return Ok(unknown());
+            return Ok(Err(unknown()));
         }
         let version = upload.version.unwrap_or_default();
         let hello = self.agent_hello(&host, "", &version, upload.muster, peer);
@@ -337,29 +421,23 @@ impl ZabbixFront {
             Who::Approved(_) => {}
             // Refused, not "unknown host" with success: its values must not be lost while it waits.
             Who::Unknown => {
-                return Ok(Answer::say(wire::failed(&format!(
+                return Ok(Err(Answer::say(wire::failed(&format!(
                     "host [{host}] not found"
-                ))));
+                )))));
             }
             Who::NotAllowed => {
-                return Ok(Answer::say(wire::failed("connection is not allowed")));
+                return Ok(Err(Answer::say(wire::failed("connection is not allowed"))));
             }
         }
-        let total = u64::try_from(upload.rows.len()).unwrap_or(u64::MAX);
+        let total = upload.rows.len();
         let batch = Batch {
             peer: format!("host:{host}"),
             session: upload.session,
             rows: upload.rows,
         };
         let accepted = self.control.ingest(batch).await?;
-        let stored = u64::try_from(accepted.stored).unwrap_or(u64::MAX);
         // What came before counts as failed, as a real server has it.
-        let failed = upload.failed.saturating_add(total.saturating_sub(stored));
-        Ok(Answer::say(wire::processed_reply(
-            stored,
-            failed,
-            spent.time(),
-        )))
+        Ok(Ok(Counts::of(accepted.stored, total, upload.failed)))
     }
 
     async fn sender_data(
@@ -368,14 +446,18 @@ impl ZabbixFront {
         peer: &PeerInfo,
         spent: Spent<'_>,
     ) -> Result<Answer, ControlError> {
+        Ok(self.sender_rows(upload, peer).await?.answer(spent))
+    }
+
+    /// Stores values of a sender.
+    pub(super) async fn sender_rows(
+        &self,
+        upload: SenderUpload,
+        peer: &PeerInfo,
+    ) -> Result<Counts, ControlError> {
         let ip = peer.ip();
-        let trusted = peer.is_loopback()
-            || self
-                .control
-                .settings()
-                .enrol_addresses
-                .iter()
-                .any(|net| net.contains(&ip));
+        let networks = &self.control.settings().enrol_addresses;
+        let trusted = peer.is_loopback() || networks.iter().any(|net| net.contains(&ip));
         let mut failed = upload.failed;
         let mut rows = Vec::with_capacity(upload.rows.len());
         for (allowed, row) in upload.rows {
@@ -391,12 +473,7 @@ impl ZabbixFront {
             rows,
         };
         let accepted = self.control.ingest(batch).await?;
-        let stored = u64::try_from(accepted.stored).unwrap_or(u64::MAX);
-        Ok(Answer::say(wire::processed_reply(
-            stored,
-            failed,
-            spent.time(),
-        )))
+        Ok(Counts::of(accepted.stored, accepted.stored, failed))
     }
 
     /// The approved agent behind a proxy's name.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use muster_core::AgentId;
 use muster_core::sample::{ItemType, LogLine, STRING_CHARS_MAX, TEXT_BYTES_MAX, Value, ValueType};
+use muster_proto::zabbix::Limits;
 use muster_proto::zabbix::data::{AgentData, HistoryRow, ItemRef, LogMeta, ProxyData, SenderData};
 use muster_proto::zabbix::frame::{FrameError, Packet};
 use muster_proto::zabbix::task::TaskEntry;
 use muster_proto::zabbix::wire::{OpenError, Payload, Request, Version};
-use muster_proto::zabbix::{Limits, PeerLimits};
 use muster_store::block::{Content, Flags, Reading};
 use muster_store::samples::Row;
 
@@ -105,20 +105,25 @@ pub(super) enum Refusal {
 /// What rows are judged by.
 pub(super) struct Bench<'a> {
     pub(super) limits: &'a Limits,
-    pub(super) peer: &'a PeerLimits,
     pub(super) index: &'a ItemIndex,
     pub(super) now: Timestamp,
 }
 
-/// Opens a packet and reads the request in it.
+/// Opens a packet that is not large, and reads the request in it.
 pub(super) fn digest(packet: Packet, bench: &Bench<'_>) -> Result<Ask, Refusal> {
-    let payload = Payload::open(packet, bench.limits, bench.peer).map_err(|error| match error {
+    let opened = Payload::open(packet, bench.limits, &bench.limits.stranger);
+    let payload = opened.map_err(|error| match error {
         OpenError::Frame(error) => Refusal::Drop(error),
         OpenError::Json(error) => Refusal::Say {
             reason: "json",
             info: error.to_string(),
         },
     })?;
+    asked(payload, bench)
+}
+
+/// Reads the request in a payload.
+pub(super) fn asked(payload: Payload, bench: &Bench<'_>) -> Result<Ask, Refusal> {
     let request = payload.request().map_err(|reject| Refusal::Say {
         reason: "request",
         info: reject.info,

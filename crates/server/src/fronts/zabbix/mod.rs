@@ -1,12 +1,13 @@
 //! The Zabbix front: proxies, active agents and senders on port 10051.
 //!
-//! One connection is one exchange. A frame is opened and read off the I/O threads when it is large,
-//! and those that could fill the memory one at a time. What is asked goes to `Control`; nothing is
+//! One connection is one exchange. A frame is opened and read off the I/O threads when it is large;
+//! one that could fill the memory goes to disk, one at a time. What is asked goes to `Control`; nothing is
 //! decided here. Contract: Zabbix page; threats page, sections 2, 4 and 5.
 
 mod answer;
 mod declared;
 mod digest;
+mod large;
 mod poll;
 
 pub use poll::poll_agents;
@@ -22,8 +23,8 @@ use muster_net::limit::MemoryBudget;
 use muster_net::listen::{Accepted, Listener, NetContext, PeerInfo, serve};
 use muster_net::tls::{HandshakeError, HandshakeLimits, Inbound};
 use muster_proto::zabbix::Limits;
-use muster_proto::zabbix::controller::{Event, Session};
-use muster_proto::zabbix::frame::Packet;
+use muster_proto::zabbix::accepted::{Event, Session};
+use muster_proto::zabbix::frame::{FrameError, Packet};
 use muster_proto::zabbix::wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{Control, ControlError};
 use answer::{Answer, Spent};
 use digest::{Ask, Bench, Refusal, digest};
+use large::{Spooled, not_spooled};
 
 /// Payloads up to this size are opened where they arrive.
 const INLINE_BYTES: u64 = 1024 * 1024;
@@ -42,7 +44,7 @@ pub struct ZabbixFront {
     control: Control,
     limits: Arc<Limits>,
     known: KnownPeers,
-    /// Payloads above the strangers' limit are opened one at a time.
+    /// Payloads above the strangers' limit are taken one at a time.
     large: Arc<Semaphore>,
 }
 
@@ -149,12 +151,13 @@ impl ZabbixFront {
         let known = self.known.has(peer.ip());
         let limits = drive_limits(&self.limits, known, &context.budget);
         let now = clock.instant();
-        let mut session = Session::new(*self.limits, known, now);
+        let mut session = Session::new(*self.limits, known, now).in_parts();
         let mut handler = Connection {
             front: self,
             peer,
             context,
             begun: now,
+            spooled: None,
         };
         let end = drive(stream, &mut session, &mut handler, clock, &limits, cancel).await;
         if let Err(error) = end {
@@ -163,31 +166,43 @@ impl ZabbixFront {
     }
 
     /// Opens and reads a packet, off this thread when that takes long.
-    async fn digest(&self, packet: Packet, known: bool) -> Result<Ask, Refusal> {
-        let size = packet.opened_len();
-        let _turn = if size > self.limits.stranger.inflated_bytes_max {
-            self.large.acquire().await.ok()
-        } else {
-            None
-        };
+    async fn digest(&self, packet: Packet) -> Result<Ask, Refusal> {
+        let small = packet.opened_len() <= INLINE_BYTES;
+        let work = move |bench: &Bench<'_>| digest(packet, bench);
+        if small {
+            let index = self.control.item_index();
+            return work(&Bench {
+                limits: &self.limits,
+                index: &index,
+                now: self.control.clock().now(),
+            });
+        }
+        self.bench(work).await
+    }
+
+    /// Does what needs the declared items and costs CPU, off the I/O threads.
+    async fn bench<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Bench<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (limits, index) = (Arc::clone(&self.limits), self.control.item_index());
         let now = self.control.clock().now();
-        let work = move || {
-            let peer = limits.of(known);
-            digest(
-                packet,
-                &Bench {
-                    limits: &limits,
-                    peer,
-                    index: &index,
-                    now,
-                },
-            )
-        };
-        if size <= INLINE_BYTES {
-            return work();
-        }
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        self.off_thread(move || {
+            work(&Bench {
+                limits: &limits,
+                index: &index,
+                now,
+            })
+        })
+        .await
+    }
+
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let done = self.control.clock().off_thread(work).await;
+        done.unwrap_or_else(|| {
             Err(Refusal::Say {
                 reason: "bug",
                 info: "internal error".to_owned(),
@@ -218,6 +233,56 @@ struct Connection<'a> {
     peer: &'a PeerInfo,
     context: &'a NetContext,
     begun: Instant,
+    /// A payload too large for memory, as far as it has come.
+    spooled: Option<Spooled>,
+}
+
+impl Connection<'_> {
+    /// Adds a part to the payload on disk.
+    async fn spool(&mut self, part: Vec<u8>) -> std::io::Result<()> {
+        let clock = &self.context.clock;
+        let spooled = match self.spooled.take() {
+            Some(spooled) => spooled,
+            None => {
+                let turn = Arc::clone(&self.front.large).acquire_owned().await;
+                let turn = turn.map_err(std::io::Error::other)?;
+                let settings = self.front.control.settings();
+                let folder = settings.spool.as_deref().ok_or_else(|| {
+                    std::io::Error::other("no folder is set aside for large payloads")
+                })?;
+                Spooled::create(folder, turn, clock).await?
+            }
+        };
+        self.spooled = Some(spooled.append(part, clock).await?);
+        Ok(())
+    }
+
+    /// What is answered to a packet, large or small.
+    async fn taken(&mut self, packet: Packet) -> Result<Answer, Refusal> {
+        let front = self.front;
+        let spent = Spent {
+            clock: &self.context.clock,
+            since: self.begun,
+        };
+        if !front.limits.is_large(&packet.header) {
+            let ask = front.digest(packet).await?;
+            return Ok(front.answer(ask, self.peer, spent).await);
+        }
+        let Packet { header, body } = packet;
+        if !front.known.has(self.peer.ip()) {
+            // Small on the wire, large inside: not from a stranger.
+            let limit = front.limits.stranger.inflated_bytes_max;
+            let declared = header.opened_len();
+            return Err(Refusal::Drop(FrameError::TooLong { declared, limit }));
+        }
+        self.spool(body)
+            .await
+            .map_err(|error| not_spooled(&error))?;
+        match self.spooled.take() {
+            Some(spooled) => front.large_upload(spooled, header, self.peer, spent).await,
+            None => Err(not_spooled(&std::io::Error::other("it is gone"))),
+        }
+    }
 }
 
 impl Handler<Session> for Connection<'_> {
@@ -225,28 +290,30 @@ impl Handler<Session> for Connection<'_> {
 
     async fn on_event(&mut self, session: &mut Session, event: Event, _now: Instant) {
         match event {
+            Event::Part(part) => {
+                if let Err(error) = self.spool(part).await
+                    && let Refusal::Say { reason, info } = not_spooled(&error)
+                {
+                    // There is no answering before the request is complete.
+                    self.front.refused(self.peer, reason, "", &info);
+                    session.close();
+                }
+            }
             Event::Request(packet) => {
-                let known = self.front.known.has(self.peer.ip());
-                let asked = self.front.digest(packet, known).await;
-                let clock = &self.context.clock;
-                match asked {
-                    Ok(ask) => {
-                        let spent = Spent {
-                            clock,
-                            since: self.begun,
-                        };
-                        match self.front.answer(ask, self.peer, spent).await {
-                            Answer::Text(text) => session.reply(&text, clock.instant()),
-                            Answer::Nothing => session.close(),
-                        }
-                    }
+                let taken = self.taken(packet).await;
+                let now = self.context.clock.instant();
+                match taken {
+                    Ok(Answer::Text(text)) => session.reply(text, now),
+                    Ok(Answer::Nothing) => session.close(),
                     Err(Refusal::Drop(error)) => session.refuse(error),
                     Err(Refusal::Say { reason, info }) => {
                         self.front.refused(self.peer, reason, "", &info);
-                        session.reply(&wire::failed(&info), clock.instant());
+                        session.reply(wire::failed(&info), now);
                     }
                 }
             }
+            // This front listens for no word about its replies.
+            Event::Word(_) => {}
             Event::Closed(reason) => {
                 if reason.is_refusal() {
                     let detail = match std::error::Error::source(&reason) {
