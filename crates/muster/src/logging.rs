@@ -1,18 +1,25 @@
 //! Logs: one event a line, on stderr.
 //!
 //! JSON for the long-running commands, which are read by machines; a line of text for the others,
-//! and only if asked for. What peers said is escaped, so that no line can be forged, and a line has
-//! a largest size.
+//! and only if asked for. What peers said is escaped, so that no line can be forged; a field and a
+//! line have largest sizes. Keys and levels are those of the code: no peer chooses any.
 
+use std::fmt;
 use std::io::{self, Write};
 
+use serde_json::{Map, Value};
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, Writer};
 
 use crate::cli::args::{AgentCommand, Command, Global};
 
 /// Largest line in bytes (threat model, section 4).
 const LINE_MAX: usize = 8 * 1024;
+/// Largest value of a field in bytes, escapes counted as they are written.
+const FIELD_MAX: usize = 1024;
 
 /// Sets up logging for the command. `MUSTER_LOG` wins over `-v` and `-q`.
 pub(crate) fn init(global: &Global, command: &Command) {
@@ -50,6 +57,7 @@ pub(crate) fn init(global: &Global, command: &Command) {
             .compact()
             .with_ansi(false)
             .with_target(false)
+            .fmt_fields(format::debug_fn(text_field).delimited(" "))
             .try_init()
     };
 }
@@ -86,43 +94,96 @@ impl Drop for Line {
     }
 }
 
-/// One line without controls, direction marks and line separators, at most [`LINE_MAX`] bytes.
+/// One field of a line of text.
+fn text_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match field.name() {
+        "message" => writer.write_str(&shortened(&value)),
+        name => write!(writer, "{name}={}", shortened(&value)),
+    }
+}
+
+/// One line without controls, direction marks and line separators, of at most [`LINE_MAX`] bytes and
+/// with fields of at most [`FIELD_MAX`].
 fn escaped(line: &str) -> String {
     let body = line.trim_end_matches('\n');
-    let json = body.starts_with('{');
-    let mut out = String::with_capacity(body.len() + 1);
-    for c in body.chars() {
-        let hidden = c.is_control()
-            || matches!(c,
-                '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if hidden {
-            // In a JSON line these occur inside strings only, where this is their escape.
-            out += &format!("\\u{:04x}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
+    let event = (body.len() > FIELD_MAX && body.starts_with('{'))
+        .then(|| serde_json::from_str(body).ok())
+        .flatten();
+    let mut out = match event {
+        Some(event) => bounded(event),
+        None => hidden(body),
+    };
     if out.len() > LINE_MAX {
-        out = cut(&out, json);
+        let end = out.floor_char_boundary(LINE_MAX / 2);
+        out = format!("{} … ({} bytes)", &out[..end], out.len());
     }
     out.push('\n');
     out
 }
 
-/// The beginning of a line that is too long, still one JSON object if it was one.
-fn cut(line: &str, json: bool) -> String {
-    let end = (0..=LINE_MAX / 4)
-        .rev()
-        .find(|i| line.is_char_boundary(*i))
-        .unwrap_or(0);
-    let head = line.get(..end).unwrap_or_default();
-    if json {
-        serde_json::json!({"message": "log line was too long", "bytes": line.len(), "beginning": head})
-            .to_string()
-    } else {
-        format!("{head} … ({} bytes)", line.len())
+/// A JSON event with its fields shortened; of one that is too long all the same, what is known of
+/// every event.
+fn bounded(mut event: Map<String, Value>) -> String {
+    event.values_mut().for_each(shorten);
+    let line = hidden(&Value::Object(event.clone()).to_string());
+    if line.len() <= LINE_MAX {
+        return line;
     }
+    event.retain(|name, _| matches!(name.as_str(), "level" | "message" | "target" | "timestamp"));
+    event.insert("line_bytes".to_owned(), Value::from(line.len()));
+    hidden(&Value::Object(event).to_string())
+}
+
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = shortened(text),
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(members) => members.values_mut().for_each(shorten),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The beginning of a text that fits a field as it will be written.
+fn shortened(text: &str) -> String {
+    let mark = '…';
+    let (mut bytes, mut fits) = (0, 0);
+    for (at, c) in text.char_indices() {
+        bytes += match c {
+            '"' | '\\' => 2,
+            c if is_hidden(c) => 6,
+            c => c.len_utf8(),
+        };
+        if bytes > FIELD_MAX {
+            return format!("{}{mark}", &text[..fits]);
+        }
+        if bytes + mark.len_utf8() <= FIELD_MAX {
+            fits = at + c.len_utf8();
+        }
+    }
+    text.to_owned()
+}
+
+/// Whether a character would move the cursor, turn the direction of writing, or end the line.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The text with its hidden characters escaped. In JSON these occur inside strings only, where this
+/// is their escape.
+fn hidden(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if is_hidden(c) {
+            out += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -140,13 +201,49 @@ mod tests {
         assert_eq!(value["name"], "x\u{2028}y");
     }
 
+    fn read(line: &str) -> Value {
+        assert!(line.len() <= LINE_MAX + 1, "{}", line.len());
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
+        serde_json::from_str(line).unwrap()
+    }
+
     #[test]
-    fn long_lines_are_cut_and_stay_json() {
-        let long = serde_json::json!({"field": "é".repeat(LINE_MAX)}).to_string();
-        let line = escaped(&long);
-        assert!(line.len() <= LINE_MAX, "{}", line.len());
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["message"], "log line was too long");
+    fn fields_are_cut_as_they_are_written() {
+        for (peer, kept) in [
+            ("x".repeat(1024), 1024),
+            ("x".repeat(1025), 1021),
+            ("\u{1b}".repeat(1024), 170),
+            ("\"".repeat(1024), 510),
+            ("\"".repeat(512), 512),
+            ("\u{202e}".repeat(400), 170),
+            ("é".repeat(1024), 510),
+        ] {
+            let event = serde_json::json!({"level": "INFO", "peer": peer, "n": 5,
+                "spans": [{"name": "x".repeat(2000)}]});
+            let event = read(&escaped(&event.to_string()));
+            let shown = event["peer"].as_str().unwrap();
+            assert_eq!(shown.trim_end_matches('…').chars().count(), kept);
+            let written = hidden(&event["peer"].to_string()).len() - 2;
+            assert!(written <= FIELD_MAX, "{written}");
+            assert_eq!(event["n"], 5);
+            assert!(event["spans"][0]["name"].as_str().unwrap().len() <= FIELD_MAX);
+        }
+        assert_eq!(shortened("short"), "short");
+    }
+
+    #[test]
+    fn long_lines_keep_what_every_event_has() {
+        let mut event = Map::new();
+        for n in 0..20 {
+            event.insert(format!("field{n}"), Value::from("é".repeat(600)));
+        }
+        for name in ["level", "message", "target", "timestamp"] {
+            event.insert(name.to_owned(), Value::from(name));
+        }
+        let event = read(&escaped(&Value::Object(event).to_string()));
+        let members: std::collections::BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
+        let kept = ["level", "line_bytes", "message", "target", "timestamp"];
+        assert_eq!(members, kept.into());
         assert!(escaped(&"x".repeat(LINE_MAX * 2)).len() < LINE_MAX);
     }
 }
