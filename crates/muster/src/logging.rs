@@ -241,7 +241,12 @@ mod tests {
             event.insert(name.to_owned(), Value::from(name));
         }
         let event = read(&escaped(&Value::Object(event).to_string()));
-        let members: std::collections::BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
+        let members: std::collections::BTreeSet<&str> = event
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         let kept = ["level", "line_bytes", "message", "target", "timestamp"];
         assert_eq!(members, kept.into());
         assert!(escaped(&"x".repeat(LINE_MAX * 2)).len() < LINE_MAX);

@@ -522,6 +522,13 @@ fn a_lease_that_lapses_gives_the_run_to_whoever_asks_next() {
             0,
             "an assumed capability went with the lapse"
         );
+        let why = control
+            .explain(Subject::Run, &first[0].token.run.to_string())
+            .await
+            .unwrap();
+        let lapsed = "the lease lapsed: one was offered it and had not begun by ";
+        assert!(why.verdict.starts_with(lapsed), "{why:?}");
+        assert!(why.next.contains("at its next contact"), "{why:?}");
         let second = due(&control, two).await;
         assert_eq!(second.len(), 1, "it is open to any again");
         let token = second[0].token;
@@ -649,6 +656,101 @@ fn a_policy_that_says_no_is_told() {
             let why = control.explain(subject, &id).await.unwrap();
             assert!(why.verdict.contains("not listed under scan"), "{why:?}");
             assert!(why.next.contains("policy file"), "{why:?}");
+        }
+    });
+}
+
+#[test]
+fn an_agent_that_says_no_is_told_in_its_own_words() {
+    on_each(loopback(), |control| async move {
+        let id = agent(&control, "lab").await;
+        let submitted = control.submit(task("netdiscovery", &[id])).await.unwrap();
+        let token = due(&control, id).await[0].token;
+        let no = News::Declined {
+            reason: "the module is switched off here".into(),
+        };
+        control.report(token, id, no).await.unwrap();
+        for (subject, id) in [
+            (Subject::Task, submitted.id.to_string()),
+            (Subject::Run, token.run.to_string()),
+        ] {
+            let why = control.explain(subject, &id).await.unwrap();
+            assert!(why.verdict.contains("the module is switched off here"));
+            assert!(why.next.contains("--any"), "{why:?}");
+        }
+    });
+}
+
+#[test]
+fn a_slot_that_is_taken_is_told_with_the_run_that_has_it() {
+    on_each(loopback(), |control| async move {
+        let hello = Hello {
+            capabilities: Some(vec![capability("idleex", false)]),
+            ..hello("lab", "127.0.0.1")
+        };
+        let id = control.check_in(hello).await.unwrap().agent.id;
+        let at = || Start::At("2026-11-24T13:00:00Z".parse().unwrap());
+        let mut first = task("idleex", &[id]);
+        first.schedule.start = at();
+        first.length = Some(SignedDuration::from_mins(5));
+        let mut second = first.clone();
+        second.schedule.slip = Some(SignedDuration::ZERO);
+        let first = control.submit(first).await.unwrap();
+        let second = control.submit(second).await.unwrap();
+        let in_the_way = control.runs_of(first.id, 1).await.unwrap()[0].run.id;
+        let refused = control.runs_of(second.id, 1).await.unwrap()[0].run.id;
+        for (subject, id) in [
+            (Subject::Task, second.id.to_string()),
+            (Subject::Run, refused.to_string()),
+        ] {
+            let why = control.explain(subject, &id).await.unwrap();
+            assert!(why.verdict.contains(&in_the_way.to_string()), "{why:?}");
+            assert!(why.next.contains("--slip"), "{why:?}");
+        }
+    });
+}
+
+#[test]
+fn a_host_this_server_asks_itself_is_explained_by_its_agent() {
+    on_each(loopback(), |control| async move {
+        let declared = Declared {
+            name: "web".into(),
+            proxy: None,
+            address: Some("192.0.2.10".into()),
+            port: None,
+        };
+        control.declare_host(declared).await.unwrap();
+        let item = |key: &str, item_type| NewItem {
+            host: "web".into(),
+            key: key.into(),
+            item_type,
+            value_type: ValueType::Unsigned,
+            delay: Some(SignedDuration::from_secs(30)),
+            unit: String::new(),
+            name: None,
+        };
+        for (key, item_type) in [
+            ("agent.ping", ItemType::Agent),
+            ("icmpping", ItemType::Simple),
+        ] {
+            control.declare_item(item(key, item_type)).await.unwrap();
+        }
+        let explain = async |subject, name| control.explain(subject, name).await.unwrap();
+        let why = explain(Subject::Item, "web:agent.ping").await;
+        assert_eq!(why.verdict, "no value has arrived");
+        let why = explain(Subject::Item, "web:icmpping").await;
+        assert!(why.next.contains("--proxy"), "{why:?}");
+        control.refused_at(
+            Wire::Zabbix,
+            "192.0.2.10:10050",
+            "agent_unreachable",
+            "web",
+            "connection refused",
+        );
+        for (subject, name) in [(Subject::Item, "web:agent.ping"), (Subject::Host, "web")] {
+            let why = explain(subject, name).await;
+            assert!(why.verdict.contains("connection refused"), "{why:?}");
+            assert!(why.next.contains("192.0.2.10:10050"), "{why:?}");
         }
     });
 }
@@ -1005,6 +1107,19 @@ fn an_unknown_peer_is_explained_by_what_it_was_refused() {
         }
         let why = control.explain(Subject::Agent, "192.0.2.7").await.unwrap();
         assert!(why.verdict.contains("refused 3 times on zabbix"), "{why:?}");
+        assert!(why.next.contains("speaks zabbix to this port"), "{why:?}");
+        for (reason, next) in [
+            ("tls", "STATE/tls"),
+            ("not_authenticated", "muster agent key create"),
+            ("connections_per_address", "limits.exempt"),
+        ] {
+            let address = "192.0.2.9".parse().unwrap();
+            advance(1).await;
+            control.refused(Wire::Teeth, address, reason, "", "no");
+            let why = control.explain(Subject::Agent, "192.0.2.9").await.unwrap();
+            assert!(why.verdict.contains("refused once on teeth"), "{why:?}");
+            assert!(why.next.contains(next), "{why:?}");
+        }
         let why = control.explain(Subject::Agent, "192.0.2.8").await.unwrap();
         assert!(why.verdict.contains("has ever made contact"), "{why:?}");
     });

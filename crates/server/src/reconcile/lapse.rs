@@ -97,10 +97,14 @@ fn review(tx: &mut Tx<'_>, stored: &StoredRun, now: Timestamp) -> Result<bool, S
     let run = &stored.run;
     let detail = match (&run.state, &state) {
         (_, RunState::Ended(end)) => end.reason.clone().unwrap_or_default(),
-        (RunState::Offered { lease }, _) => format!(
-            "agent {} was offered it and had not begun by {}; it is offered again",
-            lease.agent, lease.expires
-        ),
+        (RunState::Offered { lease }, _) => {
+            let agent = agents::by_id(tx, lease.agent)?
+                .map_or_else(|| lease.agent.to_string(), |known| known.agent.name);
+            format!(
+                "{agent} was offered it and had not begun by {}; it is offered again",
+                lease.expires
+            )
+        }
         (_, _) => "nothing was heard by the end of its time".to_owned(),
     };
     // An agent that lets a run lapse of a kind it never said it had is no longer believed to have it.
