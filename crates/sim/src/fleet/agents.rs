@@ -19,7 +19,7 @@ use muster_agent::policy::PolicySource;
 use muster_agent::tools::Registry;
 use muster_agent::tools::items::Items;
 use muster_agent::tools::{idle::Idle, noop::Noop};
-use muster_core::AgentId;
+use muster_core::{AgentId, RunId};
 use muster_net::Protection;
 use muster_net::dial::{DialError, Endpoint};
 use muster_net::http::ClientError;
@@ -91,6 +91,9 @@ pub(super) async fn install(world: &World) -> Result<Vec<Worker>, String> {
     Ok(workers)
 }
 
+/// What the server is called on the wires that carry work.
+const TEETH_PEER: &str = "teeth://server";
+const FUSION_PEER: &str = "https://muster.example.net/";
 const NO_POLICY: &str = "/nonexistent/policy.toml";
 
 impl Worker {
@@ -115,6 +118,24 @@ impl Worker {
     /// Its spool, and the queue of values in it.
     pub(super) fn values(&self) -> (&Spool, String) {
         (&self.spool, format!("zabbix {SERVER} {}", self.name()))
+    }
+
+    pub(super) fn id(&self) -> AgentId {
+        AgentId::from_uuid(uuid::Uuid::from_u128(1000 + self.number as u128))
+    }
+
+    /// Whether a server has acknowledged how this offer of a run ended here.
+    pub(super) async fn told_the_end(&self, run: RunId, generation: u32) -> Result<bool, String> {
+        for peer in [TEETH_PEER, FUSION_PEER] {
+            let found = self.spool.recall(peer, &run.to_string()).await;
+            let found = found.map_err(|error| error.to_string())?;
+            if found.is_some_and(|record| {
+                record.acknowledged && record.intent.generation == u64::from(generation)
+            }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Ends the process, in order or not, and begins another.
@@ -156,12 +177,8 @@ impl Worker {
         FLEET.get(self.number).copied().unwrap_or_default()
     }
 
-    fn id(&self) -> AgentId {
-        AgentId::from_uuid(uuid::Uuid::from_u128(1000 + self.number as u128))
-    }
-
     fn link_fusion(&self, world: &World) -> Result<(), String> {
-        let url = "https://muster.example.net/".parse();
+        let url = FUSION_PEER.parse();
         let config = fusion::Config {
             url: url.map_err(|error: fusion::BadUrl| error.to_string())?,
             agent_id: self.id(),
@@ -188,7 +205,7 @@ impl Worker {
 
     fn link_teeth(&self, world: &World) -> Result<(), String> {
         let config = teeth::Config {
-            peer: "teeth://server".to_owned(),
+            peer: TEETH_PEER.to_owned(),
             endpoint: endpoint()?,
             protection: Protection::Plain,
             token: None,

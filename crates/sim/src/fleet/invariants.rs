@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use muster_core::RunId;
 use muster_core::run::{Lease, RunState};
-use muster_store::runs::{self, Filter, StoredRun};
+use muster_store::runs::{self, Filter, RunEvent, StoredRun};
 
 use super::agents::Worker;
 use super::world::World;
@@ -36,6 +36,8 @@ impl Watch {
             self.ended_stays_ended(run)?;
             self.one_lease(run)?;
             one_worker(run, workers)?;
+            as_named(run)?;
+            heard_is_kept(run, workers).await?;
             if settled {
                 leases_end(run, now)?;
             }
@@ -114,6 +116,53 @@ fn one_worker(run: &StoredRun, workers: &[Worker]) -> Result<(), String> {
         .count();
     if count > 1 {
         return Err(format!("{count} agents work on run {name} under one offer"));
+    }
+    Ok(())
+}
+
+/// A run of a named agent is with no other.
+fn as_named(run: &StoredRun) -> Result<(), String> {
+    let with = run.run.state.lease().map(|lease| lease.agent);
+    match (run.run.agent, with) {
+        (Some(named), Some(with)) if named != with => Err(format!(
+            "run {} of agent {named} is with {with}",
+            run.run.id
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// An end that was acknowledged to the agent that holds the run is the end of the run.
+async fn heard_is_kept(run: &StoredRun, workers: &[Worker]) -> Result<(), String> {
+    let Some(lease) = run.run.state.lease() else {
+        return Ok(());
+    };
+    for worker in workers.iter().filter(|worker| worker.id() == lease.agent) {
+        if worker.told_the_end(run.run.id, lease.generation).await? {
+            let (id, state) = (run.run.id, &run.run.state);
+            return Err(format!(
+                "the end of run {id} was taken, and it is {state:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An offer follows on another to the same agent, or the one before was given up.
+pub(super) fn offers_in_turn(run: RunId, events: &[RunEvent]) -> Result<(), String> {
+    let mut held: Option<&str> = None;
+    for event in events {
+        match event.verb.as_str() {
+            "offer" => {
+                let to = event.detail.split(',').next().unwrap_or_default();
+                if let Some(held) = held.filter(|held| *held != to) {
+                    return Err(format!("run {run} was offered {held} and {to}"));
+                }
+                held = Some(to);
+            }
+            "lapse" => held = None,
+            _ => {}
+        }
     }
     Ok(())
 }

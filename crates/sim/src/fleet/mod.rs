@@ -253,18 +253,20 @@ async fn open_runs(world: &World) -> Result<String, String> {
 /// Every move of every run, as the server recorded it.
 async fn moves(world: &World) -> Result<(String, Vec<StoredRun>), String> {
     let told = world.store.read(|tx| {
-        let mut text = String::new();
         let runs = runs::list(tx, &Filter::default(), None, RUNS_MAX)?;
-        for run in &runs {
-            for event in runs::events(tx, run.run.id)? {
-                let _ = writeln!(
-                    text,
-                    "{} {} {} {} {}",
-                    event.at, run.run.id, event.verb, event.ok, event.detail
-                );
-            }
-        }
-        Ok((text, runs))
+        let told = runs.iter().map(|run| runs::events(tx, run.run.id));
+        let told: Vec<_> = told.collect::<Result<_, _>>()?;
+        Ok((told, runs))
     });
-    told.await.map_err(|error| error.to_string())
+    let (told, runs) = told.await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    for (run, events) in runs.iter().zip(&told) {
+        let id = run.run.id;
+        invariants::offers_in_turn(id, events)?;
+        for event in events {
+            let (at, verb, ok) = (event.at, &event.verb, event.ok);
+            let _ = writeln!(text, "{at} {id} {verb} {ok} {}", event.detail);
+        }
+    }
+    Ok((text, runs))
 }
