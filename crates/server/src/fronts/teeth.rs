@@ -13,6 +13,7 @@
 
 mod connection;
 mod shared;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use muster_proto::teeth::controller::{self, Admission, IdleRule, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::login::Attempts;
 use crate::control::{Control, EnrolPolicy};
 use connection::Connection;
 use shared::Shared;
@@ -35,6 +37,7 @@ pub struct TeethFront {
     control: Control,
     limits: Limits,
     budget: MemoryBudget,
+    logins: Arc<Attempts>,
     shared: Arc<Shared>,
 }
 
@@ -45,6 +48,7 @@ impl TeethFront {
             control,
             limits,
             budget,
+            logins: Arc::default(),
             shared: Arc::default(),
         }
     }

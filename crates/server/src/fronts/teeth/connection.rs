@@ -8,21 +8,19 @@ use muster_core::agent::{AgentState, Capability, Wire};
 use muster_core::credential::Secret;
 use muster_core::kind::Kind;
 use muster_core::result::{News, Outcome};
-use muster_core::run::{OfferToken, Progress};
+use muster_core::run::OfferToken;
 use muster_core::{AgentId, RunState};
 use muster_net::listen::{PeerInfo, Security};
 use muster_net::{Clock, Handler};
-use muster_proto::teeth::commands::{
-    Hello as WireHello, LogLine, Report, TaskState, ToAgent, Verb,
-};
+use muster_proto::teeth::commands::{Hello as WireHello, LogLine, Report, ToAgent, Verb};
 use muster_proto::teeth::controller::{Event, Session};
-use muster_proto::teeth::wire::Fatal;
 use muster_proto::teeth::{CallError, CallId, CallRefused, CloseReason, Json, Ticket};
 use muster_store::agents;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::TeethFront;
 use super::shared::Epoch;
+use super::words::{cut, news_of, params_of, printable, slug};
 use crate::control::{
     Changes, ControlError, DueAsk, Hello, Offer, Proof, Reported, SessionGuard, Standing,
 };
@@ -142,22 +140,13 @@ impl<'f> Connection<'f> {
         hello: WireHello,
         now: Instant,
     ) {
-        let address = self.peer.ip();
-        let bad_token = "handshake refused: bad token";
-        if hello.token.is_some() && self.front.shared.is_shut_out(address, now) {
-            self.front
-                .note(&self.peer, "too_many_failures", &hello.id, bad_token);
-            session.refuse(ticket, bad_token);
-            return;
-        }
         match self.check_in(&hello).await {
             Ok((agent, standing)) => {
                 if let Standing::Held(why) = &standing {
                     self.front.note(&self.peer, "identity_held", &hello.id, why);
                     // Who was enrolled with a key needs it again.
                     if self.has_key(&hello).await {
-                        self.front.shared.failed(address, now);
-                        session.refuse(ticket, bad_token);
+                        self.bad_token(session, ticket, &hello, now);
                         return;
                     }
                 }
@@ -182,8 +171,7 @@ impl<'f> Connection<'f> {
             }
             Err(error) if error.code == "NOT_AUTHENTICATED" => {
                 if hello.token.is_some() {
-                    self.front.shared.failed(address, now);
-                    session.refuse(ticket, bad_token);
+                    self.bad_token(session, ticket, &hello, now);
                 } else {
                     session.refuse(ticket, "handshake refused: not authenticated");
                 }
@@ -194,6 +182,18 @@ impl<'f> Connection<'f> {
                 session.close();
             }
         }
+    }
+
+    /// Turns away who showed a wrong credential, or none where there was one before.
+    fn bad_token(&self, session: &mut Session, ticket: Ticket, hello: &WireHello, now: Instant) {
+        let text = "handshake refused: bad token";
+        let (address, account) = (self.peer.ip(), self.peer_name(hello));
+        let wait = self.front.logins.failed(address, Some(&account), now);
+        if wait.is_some() {
+            self.front
+                .note(&self.peer, "too_many_failures", &hello.id, text);
+        }
+        session.refuse(ticket, text);
     }
 
     async fn check_in(&self, hello: &WireHello) -> Result<(AgentId, Standing), ControlError> {
@@ -768,87 +768,4 @@ impl Handler<Session> for Connection<'_> {
             }
         }
     }
-}
-
-/// The parameters of a task command.
-fn params_of(offer: &Offer, verb: Verb, task_id: &str) -> Json {
-    let spec: Value = serde_json::from_str(offer.spec.expose()).unwrap_or_default();
-    let mut params = Map::new();
-    if verb == Verb::Run {
-        params.insert("kind".to_owned(), offer.kind.as_str().into());
-        params.insert(
-            "spec".to_owned(),
-            if spec.is_object() {
-                spec
-            } else {
-                Value::Object(Map::new())
-            },
-        );
-        if !offer.targets.is_empty() {
-            params.insert("targets".to_owned(), offer.targets.clone().into());
-        }
-        if let Some(workers) = offer.workers {
-            params.insert("workers".to_owned(), workers.get().into());
-        }
-    } else if let Value::Object(members) = spec {
-        params = members;
-    }
-    params.insert("task_id".to_owned(), task_id.into());
-    Json::from(Value::Object(params))
-}
-
-fn news_of(report: Report) -> News {
-    let result = report.result.map(|result| result.as_str().to_owned());
-    match report.state {
-        TaskState::Complete => News::Finished(Outcome {
-            succeeded: true,
-            result,
-            diags: None,
-        }),
-        TaskState::Error { msg } => News::Finished(Outcome {
-            succeeded: false,
-            result,
-            diags: Some(msg),
-        }),
-        TaskState::Running { eta, percent } => News::Progress(Progress {
-            percent: Some(percent),
-            // An estimate beyond a year says nothing.
-            eta: (eta < 366.0 * 86_400.0)
-                .then(|| SignedDuration::try_from_secs_f64(eta).ok())
-                .flatten(),
-        }),
-    }
-}
-
-/// The stable word of a refusal.
-fn slug(fatal: &Fatal) -> &'static str {
-    match fatal {
-        Fatal::Decode => "not_json",
-        Fatal::HandshakeTooLong | Fatal::HandshakeTooSlow => "handshake_limits",
-        Fatal::LineTooLong => "line_too_long",
-        Fatal::Malformed => "malformed",
-        Fatal::MissingId
-        | Fatal::MissingParams
-        | Fatal::MissingVersion
-        | Fatal::ParamsNotObject => "bad_message",
-        Fatal::OtherIdentity => "other_identity",
-        Fatal::Other(_) => "handshake_refused",
-        Fatal::UnknownId => "unknown_id",
-        Fatal::UnknownMethod(_) => "unknown_method",
-        Fatal::UnknownVersion(_) => "unknown_version",
-    }
-}
-
-fn cut(text: &str, bytes_max: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes_max))
-        .unwrap_or_default()
-}
-
-/// The text without controls and without what turns the reading direction.
-fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| {
-            !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        })
-        .collect()
 }

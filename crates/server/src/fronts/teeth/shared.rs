@@ -1,23 +1,15 @@
 //! What the connections of one process know of each other: which is the current one of an agent,
-//! which spelling of a command an old agent understood, who failed to prove itself.
+//! which spelling of a command an old agent understood.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use muster_core::AgentId;
 use muster_core::run::OfferToken;
 use muster_proto::teeth::commands::Spellings;
 
-/// Wrong credentials from one address in one minute before it is not even asked (threat model,
-/// section 2).
-const FAILURES_PER_MINUTE: u32 = 10;
-/// Addresses whose failures are remembered; beyond them the first in order is forgotten.
-const ADDRESSES_MAX: usize = 4096;
 /// Runs remembered with the boot they were handed to, for each agent.
 const HANDED_MAX: usize = 1024;
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct Shared {
@@ -30,7 +22,6 @@ struct State {
     current: BTreeMap<AgentId, u64>,
     handed: BTreeMap<AgentId, BTreeMap<OfferToken, Option<String>>>,
     spellings: Spellings,
-    failures: BTreeMap<IpAddr, (Instant, u32)>,
 }
 
 /// A connection's claim to be the current one of its agent; given up when dropped.
@@ -94,29 +85,6 @@ impl Shared {
             .collect()
     }
 
-    /// Counts a wrong credential.
-    pub(super) fn failed(&self, address: IpAddr, now: Instant) {
-        let mut state = self.state();
-        let (since, count) = state.failures.entry(address).or_insert((now, 0));
-        if now.saturating_duration_since(*since) >= MINUTE {
-            (*since, *count) = (now, 0);
-        }
-        *count = count.saturating_add(1);
-        while state.failures.len() > ADDRESSES_MAX {
-            state.failures.pop_first();
-        }
-    }
-
-    /// Whether an address has used up its wrong credentials of this minute.
-    pub(super) fn is_shut_out(&self, address: IpAddr, now: Instant) -> bool {
-        self.state()
-            .failures
-            .get(&address)
-            .is_some_and(|(since, count)| {
-                *count >= FAILURES_PER_MINUTE && now.saturating_duration_since(*since) < MINUTE
-            })
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,10 +107,6 @@ impl Drop for Epoch {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need one instant to count from"
-)]
 mod tests {
     use super::*;
 
@@ -158,18 +122,5 @@ mod tests {
         assert!(new.is_current(), "an old one closing takes nothing along");
         drop(new);
         assert_eq!(shared.connected(), 0);
-    }
-
-    #[test]
-    fn ten_failures_a_minute_shut_an_address_out() {
-        let shared = Shared::default();
-        let (now, address) = (Instant::now(), IpAddr::from([192, 0, 2, 1]));
-        for _ in 0..FAILURES_PER_MINUTE {
-            assert!(!shared.is_shut_out(address, now));
-            shared.failed(address, now);
-        }
-        assert!(shared.is_shut_out(address, now));
-        assert!(!shared.is_shut_out(IpAddr::from([192, 0, 2, 2]), now));
-        assert!(!shared.is_shut_out(address, now + MINUTE));
     }
 }
