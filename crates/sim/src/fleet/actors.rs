@@ -25,6 +25,8 @@ const BASE: &str = "/glpi/plugins/fusioninventory";
 /// How long an active agent waits for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 const ITEMS: usize = 2;
+/// How long an agent is away with what it was given: longer than any lease.
+const AWAY: Duration = Duration::from_secs(150);
 
 /// The host of the Zabbix agent among these.
 const HOST: &str = "pusher";
@@ -49,7 +51,7 @@ pub(super) async fn declare_host(world: &World) -> Result<(), String> {
     values::declare(&control, host, (0..ITEMS).map(float).collect()).await
 }
 
-/// A FusionInventory agent: pulls, works one job after another, forgets everything now and then.
+/// A FusionInventory agent: pulls, works one job after another, goes away or forgets now and then.
 pub(super) fn spawn_fusion(world: &World) {
     let (world, mut dice) = (world.clone(), world.dice());
     let over = world.over.clone();
@@ -61,7 +63,12 @@ pub(super) fn spawn_fusion(world: &World) {
             loop {
                 let pause = Duration::from_secs(2) + dice.millis(4000);
                 world.clock.sleep(pause).await;
-                for (task, job) in pull(&world, &mut dice, &name).await {
+                let given = pull(&world, &mut dice, &name).await;
+                if world.is_bad() && dice.one_in(10) {
+                    world.note_fault();
+                    world.clock.sleep(AWAY).await;
+                }
+                for (task, job) in given {
                     if world.is_bad() && dice.one_in(6) {
                         // It was restarted and knows nothing of the list.
                         world.note_fault();
@@ -112,6 +119,11 @@ async fn work(world: &World, dice: &mut Dice, name: &PeerName, task: &str, job: 
         0
     };
     say(world, dice, name, task, job, &JobNews::Begun).await;
+    if world.is_bad() && dice.one_in(8) {
+        // What it began it never mentions again.
+        world.note_fault();
+        return;
+    }
     world.clock.sleep(Duration::from_secs(seconds / 2)).await;
     say(
         world,
@@ -126,22 +138,25 @@ async fn work(world: &World, dice: &mut Dice, name: &PeerName, task: &str, job: 
         .clock
         .sleep(Duration::from_secs(seconds - seconds / 2))
         .await;
-    let last = if dice.one_in(8) {
-        JobNews::Failed {
-            reason: "as the dice fell".to_owned(),
-            result: None,
-        }
+    let failed = JobNews::Failed {
+        reason: "as the dice fell".to_owned(),
+        result: None,
+    };
+    let done = JobNews::Succeeded {
+        result: Some(json!({ "schema": 1, "succeeded": true }).to_string()),
+    };
+    let (last, other) = if dice.one_in(8) {
+        (failed, done)
     } else {
-        JobNews::Succeeded {
-            result: Some(json!({ "schema": 1, "succeeded": true }).to_string()),
-        }
+        (done, failed)
     };
     say(world, dice, name, task, job, &last).await;
-    if world.is_bad() && dice.one_in(4) {
-        // Out of order, and late: the job has ended.
+    if world.is_bad() && dice.one_in(3) {
+        // Late, out of order, and at odds with what it said.
         let late = JobNews::Progress { percent: 10 };
-        say(world, dice, name, task, job, &late).await;
-        say(world, dice, name, task, job, &last).await;
+        for news in [&late, &last, &other] {
+            say(world, dice, name, task, job, news).await;
+        }
     }
 }
 

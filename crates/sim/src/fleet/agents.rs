@@ -25,7 +25,7 @@ use muster_net::dial::{DialError, Endpoint};
 use muster_net::http::ClientError;
 use muster_net::tls::{BoxStream, Trust};
 use muster_proto::zabbix::agent::Intervals;
-use muster_store::spool::Spool;
+use muster_store::spool::{JobRecord, Spool};
 use tokio_util::sync::CancellationToken;
 
 use super::chance::Dice;
@@ -124,18 +124,16 @@ impl Worker {
         AgentId::from_uuid(uuid::Uuid::from_u128(1000 + self.number as u128))
     }
 
-    /// Whether a server has acknowledged how this offer of a run ended here.
-    pub(super) async fn told_the_end(&self, run: RunId, generation: u32) -> Result<bool, String> {
+    /// What it remembers of a run, under the offer it was begun with.
+    pub(super) async fn remembers(&self, run: RunId) -> Result<Option<JobRecord>, String> {
         for peer in [TEETH_PEER, FUSION_PEER] {
             let found = self.spool.recall(peer, &run.to_string()).await;
             let found = found.map_err(|error| error.to_string())?;
-            if found.is_some_and(|record| {
-                record.acknowledged && record.intent.generation == u64::from(generation)
-            }) {
-                return Ok(true);
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Ends the process, in order or not, and begins another.

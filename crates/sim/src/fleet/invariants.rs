@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use muster_core::RunId;
-use muster_core::run::{Lease, RunState};
+use muster_core::run::{EndKind, Lease, RunState};
 use muster_store::runs::{self, Filter, RunEvent, StoredRun};
 
 use super::agents::Worker;
@@ -33,7 +33,9 @@ impl Watch {
             .up_since()
             .is_some_and(|since| now.duration_since(since) > LAG * 2);
         for run in &all {
-            self.ended_stays_ended(run)?;
+            if self.ended_stays_ended(run)? {
+                told_by_its_agent(run, workers).await?;
+            }
             self.one_lease(run)?;
             one_worker(run, workers)?;
             as_named(run)?;
@@ -45,18 +47,20 @@ impl Watch {
         exclusive_windows(&all)
     }
 
-    fn ended_stays_ended(&mut self, run: &StoredRun) -> Result<(), String> {
+    /// Whether the run has ended since the last look.
+    fn ended_stays_ended(&mut self, run: &StoredRun) -> Result<bool, String> {
         let id = run.run.id;
         match self.ended.get(&id) {
             Some(before) if before != run => Err(format!(
                 "run {id} had ended as {before:?} and is now {run:?}"
             )),
-            Some(_) => Ok(()),
+            Some(_) => Ok(false),
             None => {
-                if run.run.state.is_ended() {
+                let ended = run.run.state.is_ended();
+                if ended {
                     self.ended.insert(id, run.clone());
                 }
-                Ok(())
+                Ok(ended)
             }
         }
     }
@@ -138,7 +142,10 @@ async fn heard_is_kept(run: &StoredRun, workers: &[Worker]) -> Result<(), String
         return Ok(());
     };
     for worker in workers.iter().filter(|worker| worker.id() == lease.agent) {
-        if worker.told_the_end(run.run.id, lease.generation).await? {
+        let record = worker.remembers(run.run.id).await?;
+        if record.is_some_and(|record| {
+            record.acknowledged && record.intent.generation == u64::from(lease.generation)
+        }) {
             let (id, state) = (run.run.id, &run.run.state);
             return Err(format!(
                 "the end of run {id} was taken, and it is {state:?}"
@@ -146,6 +153,24 @@ async fn heard_is_kept(run: &StoredRun, workers: &[Worker]) -> Result<(), String
         }
     }
     Ok(())
+}
+
+/// A run that was done was done by the agent that held it.
+async fn told_by_its_agent(run: &StoredRun, workers: &[Worker]) -> Result<(), String> {
+    let done = matches!(&run.run.state, RunState::Ended(end) if end.kind == EndKind::Succeeded);
+    let held = workers
+        .iter()
+        .find(|worker| done && run.holder == Some(worker.id()));
+    let Some(worker) = held else { return Ok(()) };
+    let record = worker.remembers(run.run.id).await?;
+    match record.map(|record| record.ending.is_some()) {
+        Some(true) => Ok(()),
+        known => Err(format!(
+            "run {} is done by {}, which has not ended it: {known:?}",
+            run.run.id,
+            worker.name()
+        )),
+    }
 }
 
 /// An offer follows on another to the same agent, or the one before was given up.
@@ -286,8 +311,8 @@ mod tests {
         let mut watch = Watch::default();
         let ended = RunState::Planned.cancel("test", at(1)).expect("legal");
         let mut run = stored(ended, 1);
-        assert!(watch.ended_stays_ended(&run).is_ok());
-        assert!(watch.ended_stays_ended(&run).is_ok());
+        assert_eq!(watch.ended_stays_ended(&run), Ok(true));
+        assert_eq!(watch.ended_stays_ended(&run), Ok(false));
         run.result = Some("{}".to_owned());
         assert!(watch.ended_stays_ended(&run).is_err());
         assert!(watch.ended_stays_ended(&running(1, 1)).is_err());
