@@ -8,53 +8,27 @@ mod host;
 mod work;
 
 use std::fmt;
-use std::str::FromStr;
 
 use jiff::Timestamp;
-use muster_core::UnknownWord;
+use muster_core::words;
 use muster_store::journal::{self, Decision, Refusal};
 
 use super::Control;
 use super::error::Result;
 
-/// What is to be explained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// An agent, or an address or name that never became one.
-    Agent,
-    /// A machine.
-    Host,
-    /// Something sampled.
-    Item,
-    /// One execution.
-    Run,
-    /// An intent.
-    Task,
-}
-
-impl Subject {
-    /// The word on the command line and in JSON.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Host => "host",
-            Self::Item => "item",
-            Self::Run => "run",
-            Self::Task => "task",
-        }
-    }
-}
-
-impl FromStr for Subject {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        [Self::Agent, Self::Host, Self::Item, Self::Run, Self::Task]
-            .into_iter()
-            .find(|subject| subject.word() == text)
-            .ok_or_else(|| {
-                UnknownWord::new("subject", text, &["agent", "host", "item", "run", "task"])
-            })
+words! {
+    /// What is to be explained.
+    pub enum Subject("subject") {
+        /// An agent, or an address or name that never became one.
+        Agent = "agent",
+        /// A machine.
+        Host = "host",
+        /// Something sampled.
+        Item = "item",
+        /// One execution.
+        Run = "run",
+        /// An intent.
+        Task = "task",
     }
 }
 
