@@ -786,18 +786,64 @@ fn what_is_secret_is_in_no_log_and_no_output() {
         seen += &out(&server.muster(&["run", "show", id]));
         seen += &out(&server.muster(&["explain", "run", id]));
     }
+    // What strangers show: a password, a key of a task, and a name longer than a log field.
+    let http = server.address("http");
+    let send = |request: String| {
+        let mut stream = TcpStream::connect(&http).expect("the http listener");
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
+    let name = "n".repeat(4000);
+    let task = r#"{"schema":1,"_key":"CANARY-key","test":{"type":"noop","spec":{"data":{"_x":"CANARY-member"}}}}"#;
+    for request in [
+        // u:CANARY-basic
+        format!(
+            "GET /plugins/fusioninventory/api/tasks?agentid=x {head}Authorization: Basic dTpDQU5BUlktYmFzaWM=\r\n\r\n"
+        ),
+        format!("GET /plugins/fusioninventory/api/tasks?agentid={name} {head}\r\n"),
+        format!("GET /api/v1/status {head}Authorization: Bearer CANARY-token\r\n\r\n"),
+        format!(
+            "POST /pscheduler/tasks {head}Content-Length: {}\r\n\r\n{task}",
+            task.len()
+        ),
+        format!("GET /pscheduler/tasks?expanded {head}\r\n"),
+        format!("GET /metrics {head}\r\n"),
+    ] {
+        seen += &send(request);
+    }
+    let arguments =
+        std::fs::read(format!("/proc/{}/cmdline", server.child.id())).expect("its arguments");
+    seen += &String::from_utf8_lossy(&arguments);
     // The agent takes the task; what goes to it is its business, the log is ours.
     server.contact("lab-7", &["netdiscovery"]);
     let token = std::fs::read_to_string(server.state.path().join("admin.token")).expect("a token");
-    let database = std::fs::read(server.state.path().join("muster.db")).expect("the database");
+    let database: Vec<u8> = ["muster.db", "muster.db-wal"]
+        .into_iter()
+        .filter_map(|file| std::fs::read(server.state.path().join(file)).ok())
+        .flatten()
+        .collect();
     let holds = |marker: &str| {
         database
             .windows(marker.len())
             .any(|w| w == marker.as_bytes())
     };
+    assert!(holds("netdiscovery"), "the dump is the database");
     assert!(!holds("CANARY"));
+    assert!(!holds("dTpDQU5BUlktYmFzaWM="));
     assert!(!holds(token.trim()));
-    seen += &server.end();
+    let log = server.end();
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).expect("an event is one line of JSON");
+        assert!(line.len() <= 8192 && event["level"].is_string(), "{line}");
+        for (field, value) in event.as_object().expect("an object") {
+            let written = value.to_string().len();
+            assert!(written <= 1024 + 2, "{field} has {written} bytes: {line}");
+        }
+    }
+    seen += &log;
     assert!(seen.len() > 1000, "{seen}");
     assert!(
         !seen.contains("CANARY"),
@@ -808,4 +854,5 @@ fn what_is_secret_is_in_no_log_and_no_output() {
     );
     assert!(!seen.contains(token.trim()));
     assert!(!seen.contains("mek_"));
+    assert!(!seen.contains("dTpDQU5BUlktYmFzaWM="));
 }

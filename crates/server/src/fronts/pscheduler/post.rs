@@ -15,6 +15,7 @@ use muster_proto::pscheduler::wire::{TaskSpec, host_of};
 use serde_json::{Value, json};
 
 use super::{Caller, Front, Reject, reject_of, stamp};
+use crate::control::work::sanitised;
 use crate::control::{NewTask, Trouble};
 use crate::kinds;
 
@@ -66,7 +67,8 @@ impl Front {
             "document": task.document,
             "tool": accepted.tool,
             "participants": accepted.participants.hosts,
-            "cli": accepted.cli,
+            // Arguments are texts, in which what is secret could not be told any more.
+            "cli": self.catalogue.test(&task.kind)?.args_of_spec(&sanitised(&task.spec)),
             "start": start,
             "requester": caller.address.to_string(),
             "server": caller.server.to_string()
