@@ -12,7 +12,7 @@ use muster_core::range::AddressRange;
 use muster_core::time::{self, BadTime};
 use serde_json::{Value, json};
 
-use super::error::CliError;
+use super::error::{CliError, Code, Exit};
 
 /// A length of time: ISO 8601 (`PT30S`, `P1D`) or `30s`, `5m`, `2h`, `1d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,15 @@ pub(crate) fn check_range(text: &str) -> Result<(), CliError> {
         .map_err(|e| CliError::usage(e.to_string()))
 }
 
-/// A credential must be one before it is sent anywhere; the text of it is in no message.
+/// A credential must be one before it is sent anywhere; the text of it is in no message. `@NAME` names a
+/// declared one; no command of this build declares any.
 pub(crate) fn credential(text: &str) -> Result<Snmp, CliError> {
+    if let Some(name) = text.strip_prefix('@') {
+        let title = format!("no credential {name:?} is declared");
+        return Err(CliError::new(Exit::NotFound, Code::NOT_FOUND, title)
+            .line("this version declares no credentials")
+            .next("give the credential itself: v2c:COMMUNITY[@PORT]"));
+    }
     text.parse()
         .map_err(|e| CliError::usage("--credential is not one").line(format!("{e}")))
 }
@@ -207,5 +214,16 @@ mod tests {
         for text in ["10.0.0.9-10.0.0.1", "10.0.0.0/99", "a b"] {
             assert_eq!(check_range(text).unwrap_err().exit, Exit::Usage, "{text}");
         }
+    }
+
+    #[test]
+    fn a_declared_credential_is_looked_for_and_not_found() {
+        let error = credential("@lab").expect_err("none is declared");
+        assert_eq!(error.exit, Exit::NotFound);
+        assert!(error.title.contains("\"lab\""));
+        // What may be a secret is in no message.
+        let error = credential("v2c@hunter2").expect_err("no such form");
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(!format!("{error:?}").contains("hunter2"));
     }
 }

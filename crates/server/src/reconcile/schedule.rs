@@ -172,10 +172,13 @@ fn place(
         created: now,
     };
     runs::insert(tx, &proposed, &stored.task.kind)?;
-    let who = placement.agent.map_or_else(
-        || "any agent that can".to_owned(),
-        |id| format!("agent {id}"),
-    );
+    let who = match placement.agent {
+        Some(id) => match agents::by_id(tx, id)? {
+            Some(enrolled) => enrolled.agent.name,
+            None => format!("agent {id}"),
+        },
+        None => "any agent that can".to_owned(),
+    };
     let detail = format!(
         "for {who}, from {} until {} at the latest",
         placement.window.start, placement.window.latest_start
