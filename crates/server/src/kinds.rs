@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use muster_core::credential::{Snmp, SnmpAuth};
 use muster_core::kind::{KNOWN, Kind};
 use muster_core::range::AddressRange;
 use muster_proto::pscheduler::plugins::{self, Catalogue};
@@ -58,6 +59,30 @@ pub(crate) fn check_ranges(kind: &Kind, spec: &Value, targets: &[String]) -> Res
             .map_err(|error| Misfit::at(&format!("/targets/{at}"), error.to_string()))?;
     }
     Ok(())
+}
+
+/// A credential as the specs of kinds have it (surface, section 6), its secrets in the clear.
+pub fn credential_json(snmp: &Snmp) -> Value {
+    let mut object = match &snmp.auth {
+        SnmpAuth::V1(community) => json!({"version": "1", "community": community.expose()}),
+        SnmpAuth::V2c(community) => json!({"version": "2c", "community": community.expose()}),
+        SnmpAuth::V3(usm) => {
+            let mut object = json!({"version": "3", "username": usm.user});
+            if let Some((protocol, secret)) = &usm.auth {
+                object["authprotocol"] = json!(protocol.word());
+                object["authpassword"] = json!(secret.expose());
+            }
+            if let Some((protocol, secret)) = &usm.privacy {
+                object["privprotocol"] = json!(protocol.word());
+                object["privpassword"] = json!(secret.expose());
+            }
+            object
+        }
+    };
+    if let Some(port) = snmp.port {
+        object["port"] = json!(port);
+    }
+    object
 }
 
 #[cfg(test)]

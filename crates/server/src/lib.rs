@@ -7,7 +7,7 @@
 pub mod app;
 pub mod control;
 pub mod fronts;
-mod kinds;
+pub mod kinds;
 pub mod reconcile;
 
 pub use control::Control;

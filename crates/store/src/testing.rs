@@ -167,7 +167,7 @@ fn admin(server: &str, sql: &str) {
     clippy::expect_used,
     reason = "a test that cannot have its runtime fails"
 )]
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

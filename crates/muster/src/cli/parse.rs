@@ -7,10 +7,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
-use muster_core::credential::{Snmp, SnmpAuth};
+use muster_core::credential::Snmp;
 use muster_core::range::AddressRange;
 use muster_core::time::{self, BadTime};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{CliError, Code, Exit};
 
@@ -98,34 +98,12 @@ pub(crate) fn credential(text: &str) -> Result<Snmp, CliError> {
         .map_err(|e| CliError::usage("--credential is not one").line(format!("{e}")))
 }
 
-/// A credential as the tools take it (surface, section 6).
-pub(crate) fn credential_json(credential: &Snmp) -> Value {
-    let mut object = match &credential.auth {
-        SnmpAuth::V1(community) => json!({"version": "1", "community": community.expose()}),
-        SnmpAuth::V2c(community) => json!({"version": "2c", "community": community.expose()}),
-        SnmpAuth::V3(usm) => {
-            let mut object = json!({"version": "3", "username": usm.user});
-            if let Some((protocol, secret)) = &usm.auth {
-                object["authprotocol"] = json!(protocol.word());
-                object["authpassword"] = json!(secret.expose());
-            }
-            if let Some((protocol, secret)) = &usm.privacy {
-                object["privprotocol"] = json!(protocol.word());
-                object["privpassword"] = json!(secret.expose());
-            }
-            object
-        }
-    };
-    if let Some(port) = credential.port {
-        object["port"] = json!(port);
-    }
-    object
-}
-
 #[cfg(test)]
 mod tests {
+    use muster_server::kinds::credential_json;
+    use serde_json::json;
+
     use super::*;
-    use crate::cli::error::Exit;
 
     #[test]
     fn periods_print_as_iso() {

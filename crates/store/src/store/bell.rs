@@ -167,7 +167,7 @@ fn parse(payload: &str) -> Option<(i32, Topics)> {
 mod tests {
     use super::*;
     use crate::store::{Store, StoreUrl};
-    use crate::testing::for_each_durable_url;
+    use crate::testing::{for_each_durable_url, runtime};
 
     /// Far more than a word needs, for a machine that is busy with other tests.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -205,11 +205,7 @@ mod tests {
     fn processes_on_one_postgres_hear_of_each_other_and_not_of_themselves() {
         for_each_durable_url(|url| {
             let shared = matches!(url, StoreUrl::Postgres(_));
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let here = Store::open(url.clone()).await.unwrap();
                 let there = Store::open(url.clone()).await.unwrap();
                 let (Some(hears_here), Some(hears_there)) = (here.hear(), there.hear()) else {
@@ -234,11 +230,7 @@ mod tests {
             if !matches!(url, StoreUrl::Postgres(_)) {
                 return;
             }
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let here = Store::open(url.clone()).await.unwrap();
                 let bell = here.hear().unwrap();
                 assert_eq!(heard(&bell).await, Topics::ALL);

@@ -5,6 +5,7 @@
 
 use muster_agent::tools::{Cause, Context, Failure, registry};
 use muster_net::clock::{Clock, Entropy};
+use muster_server::kinds::credential_json;
 use rand_core::Rng as _;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ pub(in crate::cli) async fn discover(
     let credentials: Vec<Value> = args
         .credential
         .iter()
-        .map(|text| parse::credential(text).map(|credential| parse::credential_json(&credential)))
+        .map(|text| parse::credential(text).map(|credential| credential_json(&credential)))
         .collect::<Result<_, _>>()?;
     if !credentials.is_empty() {
         spec.insert("_credentials".to_owned(), Value::Array(credentials));

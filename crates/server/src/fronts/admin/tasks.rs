@@ -7,14 +7,14 @@ use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, header};
-use muster_core::credential::{Snmp, SnmpAuth};
+use muster_core::credential::Snmp;
 use muster_core::kind::Kind;
 use muster_core::range::AddressRange;
 use muster_core::schedule::{Schedule, Start};
 use muster_core::task::{Assignee, Origin};
 use muster_core::time::{parse_duration, parse_duration_or_zero, parse_time};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
@@ -239,7 +239,7 @@ fn credentials(given: &[Value]) -> Result<Value, Problem> {
                         .map_err(|e: muster_core::credential::BadCredential| {
                             Problem::invalid(&at, e.to_string())
                         })?;
-                credential_json(&snmp)
+                kinds::credential_json(&snmp)
             }
             Value::Object(members) if members.contains_key("version") => credential.clone(),
             Value::Null
@@ -255,29 +255,6 @@ fn credentials(given: &[Value]) -> Result<Value, Problem> {
         });
     }
     Ok(Value::Array(list))
-}
-
-fn credential_json(snmp: &Snmp) -> Value {
-    let mut object = match &snmp.auth {
-        SnmpAuth::V1(community) => json!({"version": "1", "community": community.expose()}),
-        SnmpAuth::V2c(community) => json!({"version": "2c", "community": community.expose()}),
-        SnmpAuth::V3(usm) => {
-            let mut object = json!({"version": "3", "username": usm.user});
-            if let Some((protocol, secret)) = &usm.auth {
-                object["authprotocol"] = json!(protocol.word());
-                object["authpassword"] = json!(secret.expose());
-            }
-            if let Some((protocol, secret)) = &usm.privacy {
-                object["privprotocol"] = json!(protocol.word());
-                object["privpassword"] = json!(secret.expose());
-            }
-            object
-        }
-    };
-    if let Some(port) = snmp.port {
-        object["port"] = json!(port);
-    }
-    object
 }
 
 /// Our own command line says so in its User-Agent; everything else is a program.
